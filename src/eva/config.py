@@ -1,0 +1,351 @@
+"""The recipe of a run: what is chosen, checked before any work is done.
+
+A recipe is a tree of frozen parts; a part that can be of several kinds is told apart by its key
+`kind`. Unknown keys are refused. Every default is a choice, and its reason stands below the field.
+This module is data alone: it imports no plug-in, and `eva.build` turns its parts into objects.
+"""
+
+from typing import Annotated, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from eva.records import Sampling
+
+
+class Part(BaseModel):
+    """A frozen part of a recipe that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PythonCall(Part):
+    """Your own function, named by where it lives."""
+
+    kind: Literal["python"] = "python"
+    call: str = Field(pattern=r"^[\w.]+:[\w.]+$")
+    """"module:function"; the folder of the recipe and the working directory are searched too."""
+    args: dict[str, JsonValue] = Field(default_factory=dict)
+    """If given, the function is called once with these keyword arguments and returns the plug-in."""
+
+
+# ---------------------------------------------------------------- policies
+
+
+class HfPolicy(Part):
+    """A causal language model in Hugging Face format, sampled in this process."""
+
+    kind: Literal["hf"] = "hf"
+    model: str
+    """A folder or a hub id; "playground" is the small model that ships with eva."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    device: str = "auto"
+    """"auto" takes CUDA if there is one, else the CPU."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """"auto": bfloat16 on CUDA, float32 on a CPU, where bfloat16 casts cost more than they save."""
+    rows: int = Field(default=2048, ge=1)
+    """Responses that are sampled side by side; bounds the memory of the key-value cache."""
+
+
+class ToyPolicy(Part):
+    """The world of numbers: a policy is one number, its skill."""
+
+    kind: Literal["toy"] = "toy"
+    skill: float = 0.0
+    """The skill of theta_0."""
+
+
+PolicyPart: TypeAlias = Annotated[HfPolicy | ToyPolicy, Field(discriminator="kind")]
+
+# ---------------------------------------------------------------- prompts
+
+
+class FilePrompts(Part):
+    """Prompts from a JSON-lines or Parquet file."""
+
+    kind: Literal["jsonl", "parquet"]
+    path: str
+    """The file; relative to the recipe that names it."""
+    column: str = "prompt"
+    """The column: a text (one user turn) or a list of {role, content} turns."""
+    data: tuple[str, ...] = ()
+    """Further columns that the reward needs; they become `Prompt.data`."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first so many."""
+
+
+class DatasetPrompts(Part):
+    """Prompts from the `datasets` library: a hub id, or a folder that `save_to_disk` wrote."""
+
+    kind: Literal["dataset"]
+    path: str
+    """A hub id or a folder."""
+    split: str = "train"
+    """The split."""
+    column: str = "prompt"
+    """The column: a text (one user turn) or a list of {role, content} turns."""
+    data: tuple[str, ...] = ()
+    """Further columns that the reward needs; they become `Prompt.data`."""
+    limit: int | None = Field(default=None, ge=1)
+    """Only the first so many."""
+
+
+class PlaygroundPrompts(Part):
+    """Prompts of the constraint language, drawn by seed."""
+
+    kind: Literal["playground"]
+    set: Literal["x0", "new", "eval_x0", "eval_hard", "hard"] = "x0"
+    """"x0" the initial prompts; "new" fresh ones of the same distribution; "hard" fresh ones of the
+    hard distribution (the oracle arm); "eval_x0" and "eval_hard" the held-out sets."""
+    n: int = Field(default=256, ge=1)
+    """How many."""
+    seed: int | None = None
+    """Which draw; None takes the seed of the run. The held-out sets ignore it: they are fixed."""
+
+
+class ToyPrompts(Part):
+    """Numbers, the difficulty of each drawn from [0, 1)."""
+
+    kind: Literal["toy"]
+    n: int = Field(default=64, ge=1)
+    """How many."""
+    low: float = 0.0
+    """The least difficulty."""
+    high: float = 1.0
+    """The greatest difficulty."""
+    seed: int | None = None
+    """Which draw; None takes the seed of the run."""
+
+
+PromptsPart: TypeAlias = Annotated[
+    FilePrompts | DatasetPrompts | PlaygroundPrompts | ToyPrompts, Field(discriminator="kind")
+]
+
+# ---------------------------------------------------------------- rewards
+
+
+class RulesReward(Part):
+    """A Python function `(prompt: Prompt, response: Response) -> float`, called for each response."""
+
+    kind: Literal["rules"]
+    call: str = Field(pattern=r"^[\w.]+:[\w.]+$")
+    """"module:function"; the folder of the recipe and the working directory are searched too."""
+
+
+class PlaygroundReward(Part):
+    """The verifier of the constraint language."""
+
+    kind: Literal["playground"]
+    form: Literal["graded", "binary", "noisy"] = "graded"
+    """"graded": half for the share of constraints that hold, half for all of them; "binary": 1 if
+    all hold, else 0; "noisy": graded plus a fixed error of each (prompt, response)."""
+    sigma: float = Field(default=0.15, ge=0.0)
+    """Standard deviation of that error, in reward units."""
+    noise_seed: int = 0
+    """Which draw of that error."""
+
+
+class ToyReward(Part):
+    """How far the answer exceeds the difficulty, squashed to (0, 1)."""
+
+    kind: Literal["toy"]
+
+
+RewardPart: TypeAlias = Annotated[
+    RulesReward | PlaygroundReward | ToyReward | PythonCall, Field(discriminator="kind")
+]
+
+# ---------------------------------------------------------------- creator
+
+InfoName: TypeAlias = Literal[
+    "a_min", "a_avg", "a_dts", "var", "avg", "inv_avg", "inv_a_min", "uniform", "learnability"
+]
+
+
+class Proportional(Part):
+    """Without replacement, proportional to min-max weights: the paper's. Never draws the lowest."""
+
+    kind: Literal["proportional"] = "proportional"
+    keep: float = Field(default=0.25, gt=0.0, le=1.0)
+    """Share of the pool that is drawn. Default: the authors' released code."""
+    floor: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of the probability spread evenly over all prompts; 0 is the paper's."""
+
+
+class OtherSelect(Part):
+    """Rank-proportional, greedy (the top), stratified by quantile, or uniform."""
+
+    kind: Literal["rank", "greedy", "stratified", "uniform"]
+    keep: float = Field(default=0.25, gt=0.0, le=1.0)
+    """Share of the pool that is drawn."""
+
+
+SelectPart: TypeAlias = Annotated[Proportional | OtherSelect, Field(discriminator="kind")]
+
+
+class PlaygroundEvolver(Part):
+    """The rule-based evolver of the constraint language."""
+
+    kind: Literal["playground"]
+    children: int = Field(default=4, ge=1)
+    """Children of each parent. Default: the paper's 4, so that 25 % of the pool refills it."""
+    chained: bool = False
+    """Whether child k rewrites child k-1 (the paper's) or the parent. In this language four chained
+    steps soon leave what can be solved, so the default is off: our choice."""
+    in_depth: float = Field(default=0.75, ge=0.0, le=1.0)
+    """Share of in-depth rewrites (add or tighten); the rest is in-breadth (replace)."""
+
+
+class ToyEvolver(Part):
+    """Adds a step to the difficulty."""
+
+    kind: Literal["toy"]
+    children: int = Field(default=4, ge=1)
+    """Children of each parent."""
+    step: float = 0.5
+    """Greatest step."""
+
+
+EvolvePart: TypeAlias = Annotated[
+    PlaygroundEvolver | ToyEvolver | PythonCall, Field(discriminator="kind")
+]
+
+
+class Creator(Part):
+    """How prompts are estimated, sampled and evolved (Algorithm 1, the creator's step)."""
+
+    start: int = Field(default=1, ge=0)
+    """The first round in which the creator is awake; the rounds before are plain training on the
+    initial prompts. Default 1: the paper's theta_0 -> theta_1 comes first."""
+    estimate: Literal["fresh", "last"] = "fresh"
+    """"fresh": the current policy answers the whole pool (the paper's, offline); "last": the
+    rewards of the last round's lessons serve again, which costs no samples."""
+    info: InfoName | PythonCall = "a_min"
+    """Informativeness metric; the paper's offline default."""
+    select: SelectPart = Field(default_factory=Proportional)
+    """How parents are drawn."""
+    evolve: EvolvePart | None
+    """Who rewrites them; null trains on the parents themselves (the paper's no-evolve arms)."""
+    fresh: float = Field(default=0.8, gt=0.0, le=1.0)
+    """Share of newborn prompts in the lessons; the rest is replayed. Default: the released code."""
+    replay: Literal["pool", "parents", "first"] = "pool"
+    """Where replayed prompts come from: the pool (the paper's), the parents, or the initial
+    prompts X_0, which holds in-distribution quality."""
+
+
+# ---------------------------------------------------------------- learner
+
+
+class DpoLearner(Part):
+    """Direct preference optimisation of best against worst response."""
+
+    kind: Literal["dpo"]
+    beta: float = Field(default=0.05, gt=0.0)
+    """Strength of the pull towards the reference. Default: the authors' released code."""
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
+    """Probability that a preference is wrong (conservative DPO)."""
+    lr: float = Field(default=5e-7, gt=0.0)
+    """Peak learning rate. Default: the authors' released code, for a 9B model."""
+    epochs: float | None = Field(default=2, gt=0.0)
+    """Passes over the pairs. Default: the authors' released code. Null if `steps` is given."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps, whatever the number of pairs (the budget of an equal comparison)."""
+    batch: int = Field(default=64, ge=1)
+    """Pairs in an optimiser step. Default: the authors' released code."""
+    micro_tokens: int = Field(default=16384, ge=1)
+    """Upper bound on padded tokens in one forward pass; an optimiser step takes as many passes as
+    it needs. Bounds memory, does not change the update."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up. Default: the authors' released code."""
+    floor: float = Field(default=0.0, ge=0.0, le=1.0)
+    """The learning rate at the end, as a share of `lr`."""
+    warmup: float = Field(default=0.1, ge=0.0)
+    """Steps of linear warm-up: a share of all steps if below 1, else their number."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Moment decays of AdamW."""
+    weight_decay: float = Field(default=0.0, ge=0.0)
+    """Weight decay of AdamW."""
+    clip: float | None = Field(default=1.0, gt=0.0)
+    """Bound on the gradient's norm; null for none."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """"auto": bfloat16 on CUDA, float32 on a CPU."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps, and set the other one to null")
+        return self
+
+
+class ToyLearner(Part):
+    """Skill grows by the rewards' spread."""
+
+    kind: Literal["toy"]
+    lr: float = Field(default=1.0, gt=0.0)
+    """Growth of the skill for a mean margin of 1."""
+
+
+LearnerPart: TypeAlias = Annotated[
+    DpoLearner | ToyLearner | PythonCall, Field(discriminator="kind")
+]
+
+# ---------------------------------------------------------------- evaluation
+
+
+class Evaluate(Part):
+    """Held-out prompts, answered greedily and sampled, by every checkpoint."""
+
+    sets: dict[str, PromptsPart] = Field(min_length=1)
+    """The prompts by name, e.g. {hard: ..., x0: ...}; always the same ones, whatever the seed."""
+    reward: RewardPart | None = None
+    """What scores them; null takes the training reward."""
+    samples: int = Field(default=3, ge=1)
+    """Responses per prompt at `temperature`, beside the greedy one."""
+    temperature: float = Field(default=1.0, gt=0.0)
+    """Of the sampled responses."""
+    every: int = Field(default=1, ge=1)
+    """Rounds between evaluations; the first and the last checkpoint are always measured."""
+    solved_at: float | None = None
+    """The reward from which a response counts as right, for the metric `accuracy`."""
+
+
+# ---------------------------------------------------------------- the recipe
+
+
+class Recipe(Part):
+    """One run, whole: every choice with its default."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    """A short name, used for folders and in tables."""
+    seed: int = 1
+    """Names every random draw of the run."""
+    rounds: int = Field(ge=1)
+    """How many rounds are played."""
+    n: int = Field(default=6, ge=2)
+    """Responses per prompt, G. Default: the paper's offline runs."""
+    sampling: Sampling = Field(default_factory=Sampling)
+    """How training responses are drawn."""
+    chunk: int = Field(default=1024, ge=1)
+    """Prompts in one chunk: what a kill can lose of a stage."""
+    policy: PolicyPart
+    """theta_0, and how it is sampled."""
+    prompts: PromptsPart
+    """X_0."""
+    new_prompts: PromptsPart | None = None
+    """If given, each plain round from `creator.start` (or 1) on trains on the next |X_0| of these."""
+    reward: RewardPart
+    """r(x, y)."""
+    creator: Creator | None = None
+    """The creator; null trains on given prompts only."""
+    learner: LearnerPart
+    """The solver's update."""
+    evaluate: Evaluate | None = None
+    """What is measured on the way; null for nothing."""
+
+    @model_validator(mode="after")
+    def _creator_or_new(self) -> Self:
+        if self.creator is not None and self.new_prompts is not None:
+            raise ValueError("creator and new_prompts exclude each other; set one of them to null")
+        return self

@@ -1,0 +1,91 @@
+"""Where users plug in: function signatures. Nothing is subclassed and nothing is registered.
+
+Arrays carry their axes in their names: P prompts, G responses per prompt, K chosen.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eva.records import Checkpoint, Child, Prompt, Response, Rollout, Sampling, ScoredPrompt
+
+Floats_P_G: TypeAlias = NDArray[np.float64]
+"""Rewards: shape [P, G], in reward units, NaN where missing."""
+Floats_P: TypeAlias = NDArray[np.float64]
+"""One number per prompt: shape [P], NaN where there is none."""
+Index_K: TypeAlias = NDArray[np.intp]
+"""Positions of the chosen: shape [K], distinct, each in [0, P)."""
+Floats: TypeAlias = NDArray[np.float64]
+"""Any other array of numbers; its docstring says the shape."""
+
+
+class Policy(Protocol):
+    """pi(y|x): answers prompts."""
+
+    def __call__(
+        self, prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
+        """n responses for each prompt, in the order of the prompts.
+
+        The randomness of one prompt is ``seeds.rng(seed, prompt.id)``: its answers do not depend on
+        which other prompts are asked beside it.
+        """
+        ...
+
+
+class Reward(Protocol):
+    """r(x, y) for whole groups, so that pairwise models and judges fit too."""
+
+    def __call__(
+        self, prompts: Sequence[Prompt], responses: Sequence[Sequence[Response]]
+    ) -> Floats_P_G:
+        """Rewards of shape [P, G]; NaN marks one that could not be had."""
+        ...
+
+
+class Evolver(Protocol):
+    """Writes children of informative prompts."""
+
+    def __call__(
+        self, parents: Sequence[ScoredPrompt], policy: Policy, *, seed: int
+    ) -> list[Child]:
+        """Children of all parents; one that failed is returned with its flaw.
+
+        `policy` is the current solver, for evolvers that let the model write its own prompts.
+        """
+        ...
+
+
+class Learner(Protocol):
+    """The solver's update: weights in, weights out."""
+
+    def __call__(
+        self, start: Checkpoint, lessons: Sequence[Rollout], *, out: Path, seed: int
+    ) -> Checkpoint:
+        """The updated checkpoint, written below the empty folder `out`.
+
+        `start.uri` can be opened as it stands; it is also the reference policy of the round.
+        """
+        ...
+
+
+class Benchmark(Protocol):
+    """Measures a policy."""
+
+    def __call__(self, policy: Policy, *, seed: int) -> dict[str, float]:
+        """Metrics by name."""
+        ...
+
+
+OpenPolicy: TypeAlias = Callable[[Checkpoint], AbstractContextManager[Policy]]
+"""Opens a checkpoint as a policy; leaving the context gives the memory back."""
+Info: TypeAlias = Callable[[Floats_P_G], Floats_P]
+"""Informativeness of each prompt from its rewards; pure."""
+Select: TypeAlias = Callable[[Floats_P, int, np.random.Generator], Index_K]
+"""Draws K of P prompts by their informativeness; pure but for the generator."""
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Told the stage, how much is done and how much there is."""
