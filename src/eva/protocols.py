@@ -11,7 +11,16 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from eva.records import Checkpoint, Child, Prompt, Response, Rollout, Sampling, ScoredPrompt
+from eva.records import (
+    Checkpoint,
+    Child,
+    Message,
+    Prompt,
+    Response,
+    Rollout,
+    Sampling,
+    ScoredPrompt,
+)
 
 Floats_P_G: TypeAlias = NDArray[np.float64]
 """Rewards: shape [P, G], in reward units, NaN where missing."""
@@ -87,5 +96,7 @@ Info: TypeAlias = Callable[[Floats_P_G], Floats_P]
 """Informativeness of each prompt from its rewards; pure."""
 Select: TypeAlias = Callable[[Floats_P, int, np.random.Generator], Index_K]
 """Draws K of P prompts by their informativeness; pure but for the generator."""
+Gate: TypeAlias = Callable[[Sequence[Message]], str | None]
+"""Says why a chat cannot become a prompt, or None if it can."""
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Told the stage, how much is done and how much there is."""

@@ -10,9 +10,39 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Literal, Self
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, computed_field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    computed_field,
+    model_validator,
+)
+
+
+def _unicode(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"a lone surrogate U+{ord(text[error.start]):04X} at character {error.start} is no "
+            "Unicode text and cannot be stored; remove it or decode the source as UTF-8"
+        ) from error
+    return text
+
+
+def _unicode_data(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    _unicode(json.dumps(data, ensure_ascii=False))
+    return data
+
+
+Text: TypeAlias = Annotated[str, AfterValidator(_unicode)]
+"""Any Unicode text, of any length; lone surrogates are refused."""
+Data: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_unicode_data)]
+"""JSON values by name."""
 
 
 class Record(BaseModel):
@@ -26,8 +56,8 @@ class Message(Record):
 
     role: Literal["system", "user", "assistant"]
     """Who speaks."""
-    content: str
-    """What is said: any text without lone surrogates (those are no Unicode and cannot be stored)."""
+    content: Text
+    """What is said."""
 
 
 class Sampling(Record):
@@ -53,13 +83,13 @@ class Prompt(Record):
 
     messages: tuple[Message, ...] = Field(min_length=1)
     """The chat so far; what the policy answers."""
-    data: dict[str, JsonValue] = Field(default_factory=dict)
+    data: Data = Field(default_factory=dict)
     """What a reward may need beside the text: a reference answer, constraints."""
     parent: str | None = None
     """The id of the prompt that this one was rewritten from; None for a prompt that was given."""
     method: str = "given"
     """How it was made: "given", or the operator of the evolver, e.g. "in-depth"."""
-    change: str = ""
+    change: Text = ""
     """What the operator changed, in words a person reads, e.g. "+ distinct"."""
     by: str = "human"
     """Who wrote it: the name of a data source, a model or a rule set. Never left to a default in
@@ -83,7 +113,7 @@ class Prompt(Record):
 class Response(Record):
     """One answer of a policy."""
 
-    text: str
+    text: Text
     """The decoded answer, without special tokens."""
     finish: Literal["stop", "length"] = "stop"
     """Whether the policy ended its answer itself or was cut at the token limit."""
@@ -150,17 +180,17 @@ class Child(Record):
     """The id of the prompt (or of the earlier child in a chain) that was rewritten."""
     messages: tuple[Message, ...] = ()
     """The new chat; empty if nothing could be parsed."""
-    data: dict[str, JsonValue] = Field(default_factory=dict)
+    data: Data = Field(default_factory=dict)
     """What the reward of the new prompt needs."""
     method: str
     """The operator, e.g. "in-depth"."""
-    change: str = ""
+    change: Text = ""
     """What it changed, in words a person reads."""
     by: str
     """Who wrote it."""
-    flaw: str | None = None
+    flaw: Text | None = None
     """Why it is refused, or None."""
-    raw: str | None = None
+    raw: Text | None = None
     """The writer's output before parsing, where there is such a thing."""
 
     @model_validator(mode="after")
