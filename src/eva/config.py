@@ -25,7 +25,7 @@ class PythonCall(Part):
     call: str = Field(pattern=r"^[\w.]+:[\w.]+$")
     """"module:function"; the folder of the recipe and the working directory are searched too."""
     args: dict[str, JsonValue] = Field(default_factory=dict)
-    """If given, the function is called once with these keyword arguments and returns the plug-in."""
+    """If given, the function is called once with these arguments and returns the plug-in."""
 
 
 # ---------------------------------------------------------------- policies
@@ -125,7 +125,7 @@ PromptsPart: TypeAlias = Annotated[
 
 
 class RulesReward(Part):
-    """A Python function `(prompt: Prompt, response: Response) -> float`, called for each response."""
+    """A Python function `(prompt: Prompt, response: Response) -> float`, for one response."""
 
     kind: Literal["rules"]
     call: str = Field(pattern=r"^[\w.]+:[\w.]+$")
@@ -334,7 +334,7 @@ class Recipe(Part):
     prompts: PromptsPart
     """X_0."""
     new_prompts: PromptsPart | None = None
-    """If given, each plain round from `creator.start` (or 1) on trains on the next |X_0| of these."""
+    """If given, plain rounds from `creator.start` (or 1) on train on the next |X_0| of these."""
     reward: RewardPart
     """r(x, y)."""
     creator: Creator | None = None

@@ -17,7 +17,7 @@ class EvaError(Exception):
 
 
 class RecipeError(EvaError):
-    """The recipe cannot be played: an unknown key, a wrong type, a missing file, a missing extra."""
+    """The recipe cannot be played: an unknown key, a wrong type, a missing file or extra."""
 
 
 class PlugInError(EvaError):
@@ -29,4 +29,4 @@ class BackEndError(EvaError):
 
 
 class RunDirError(EvaError):
-    """The run directory is held by another run, made by another recipe, damaged, or out of space."""
+    """The run directory is held by another run, made by another recipe, damaged or full."""

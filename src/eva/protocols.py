@@ -38,7 +38,7 @@ class Policy(Protocol):
     def __call__(
         self, prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
     ) -> list[list[Response]]:
-        """n responses for each prompt, in the order of the prompts.
+        """Answer: n responses for each prompt, in the order of the prompts.
 
         The randomness of one prompt is ``seeds.rng(seed, prompt.id)``: its answers do not depend on
         which other prompts are asked beside it.

@@ -97,7 +97,7 @@ class Prompt(Record):
     born: int = Field(default=0, ge=0)
     """The round in which it entered the pool."""
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]  # python/mypy#14461, as pydantic advises
     @cached_property
     def id(self) -> str:
         """BLAKE2b of messages and data, 20 hexadecimal digits."""
@@ -199,7 +199,7 @@ class Child(Record):
             raise ValueError("a child without messages; expected messages, or a flaw that says why")
         return self
 
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]  # python/mypy#14461, as pydantic advises
     @cached_property
     def id(self) -> str:
         """The id of the prompt that this child becomes."""
