@@ -43,6 +43,9 @@ class HfPolicy(Part):
     """"auto" takes CUDA if there is one, else the CPU."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """"auto": bfloat16 on CUDA, float32 on a CPU, where bfloat16 casts cost more than they save."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of torch; null leaves them to torch. Small models are fastest with 1, and seeds
+    run side by side in processes."""
     rows: int = Field(default=2048, ge=1)
     """Responses that are sampled side by side; bounds the memory of the key-value cache."""
 

@@ -217,6 +217,15 @@ class Child(Record):
         return Prompt(**fields, change=self.change, by=self.by, born=born)
 
 
+class Refused(Record):
+    """A given prompt that cannot be used, and why."""
+
+    prompt: Prompt
+    """The prompt."""
+    flaw: Text
+    """Why it is refused."""
+
+
 class Pair(Record):
     """A preference: for one prompt, one response is better than another by `margin`."""
 

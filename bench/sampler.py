@@ -1,0 +1,315 @@
+"""How many tokens a CPU-second buys: eva's sampler against `generate` of transformers.
+
+    python bench/sampler.py                          # every case; writes docs/bench-sampler.md
+    python bench/sampler.py --only playground --turns 9
+
+Random weights, float32, one thread. `generate` gets its prompts tokenised, sorted by length,
+left-padded, in the batch size and with the cache (dynamic or static) that were fastest in a trial;
+what it returns may stay a tensor of ids. eva's time begins with chats and ends with `Response`
+records: chat template, ids, sampling, log-probabilities, text. The two run in turn, and the ratio is
+the median of the ratios within one turn, so that a machine that slows down slows both.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read once, when torch is imported
+
+import argparse
+import datetime
+import platform
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
+
+from eva.backends.hf import open_policy
+from eva.config import HfPolicy
+from eva.protocols import Policy
+from eva.records import Checkpoint, Message, Prompt, Sampling
+
+SPECIAL = ("<pad>", "<bos>", "<eos>", "<assistant>")
+PAD, BOS, EOS = 0, 1, 2
+TEMPLATE = "<bos> {% for turn in messages %}{{ turn.content }} {% endfor %}<assistant>"
+REPORT = Path(__file__).parents[1] / "docs" / "bench-sampler.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What is asked of a model."""
+
+    prompts: int
+    n: int
+    words: tuple[int, int]
+    """Fewest and most words of a prompt; the template adds two tokens."""
+    sampling: Sampling
+    batches: tuple[int, ...]
+    """Rows that `generate` may take at once; the fastest counts."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and a load."""
+
+    name: str
+    config: PreTrainedConfig
+    load: Load
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of the table; tokens per CPU-second, medians over the turns."""
+
+    case: str
+    parameters: int
+    length: float
+    """Mean tokens of a response."""
+    generate: float
+    settings: str
+    """The fastest batch and cache of `generate`."""
+    eva: float
+    ratio: float
+    spread: tuple[float, float]
+    """Least and greatest ratio within one turn."""
+
+
+def cases() -> list[Case]:
+    """The playground's load, and three architectures of about 50 M parameters."""
+    gpt2 = GPT2Config(
+        vocab_size=38,
+        n_embd=64,
+        n_layer=3,
+        n_head=4,
+        n_positions=48,
+        activation_function="gelu_pytorch_tanh",
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+    )
+    shape: dict[str, Any] = {
+        "vocab_size": 32000,
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 64,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.1,  # peaked distributions, as of a trained model
+        "pad_token_id": PAD,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
+    }
+    drawn = Sampling(temperature=1.0, top_p=1.0, max_tokens=11)
+    small = Load(
+        prompts=256, n=8, words=(2, 8), sampling=drawn, batches=(256, 512, 1024, 2048)
+    )
+    big = Load(
+        prompts=32, n=4, words=(8, 40), sampling=Sampling(max_tokens=32), batches=(32, 64, 128)
+    )
+    return [
+        Case("playground", gpt2, small),
+        Case("Llama", LlamaConfig(**shape), big),
+        Case("Qwen3", Qwen3Config(**shape), big),
+        Case("Gemma 2", Gemma2Config(**shape, query_pre_attn_scalar=64), big),
+    ]
+
+
+def save_model(config: PreTrainedConfig, folder: Path) -> int:
+    """Write a random model with a tokenizer of words; return its number of parameters.
+
+    The end token of a GPT-2 gets a larger logit, so that its answers end after about seven tokens.
+    """
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    if config.model_type == "gpt2":
+        end = model.transformer.wte.weight.detach()[EOS]
+        model.transformer.ln_f.bias.detach().add_(1.35 * end / (end @ end))
+    model.save_pretrained(folder)
+    words = (*SPECIAL, *(f"w{i}" for i in range(config.vocab_size - len(SPECIAL))))
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        chat_template=TEMPLATE,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+    ).save_pretrained(folder)
+    return int(model.num_parameters())
+
+
+def chats(case: Case) -> list[Prompt]:
+    """Prompts of random words."""
+    rng = random.Random(0)
+    vocabulary = case.config.vocab_size - len(SPECIAL)
+    texts = [
+        " ".join(f"w{rng.randrange(vocabulary)}" for _ in range(rng.randint(*case.load.words)))
+        for _ in range(case.load.prompts)
+    ]
+    return [Prompt(messages=(Message(role="user", content=text),)) for text in texts]
+
+
+def eva_arm(policy: Policy, case: Case) -> Callable[[int], int]:
+    """Answers all prompts once; returns the number of tokens."""
+    prompts = chats(case)
+
+    def run(seed: int) -> int:
+        answers = policy(prompts, case.load.n, sampling=case.load.sampling, seed=seed)
+        return sum(len(response.tokens or ()) for group in answers for response in group)
+
+    return run
+
+
+def generate_arm(folder: Path, case: Case, batch: int, cache: str) -> Callable[[int], int]:
+    """Answers all prompts once with `generate`; returns the number of tokens."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
+    texts = [TEMPLATE_TEXT.format(prompt.messages[0].content) for prompt in chats(case)]
+    texts.sort(key=lambda text: -len(text.split()))
+    load, size = case.load, batch // case.load.n
+    inputs = [
+        tokenizer(texts[i : i + size], return_tensors="pt", padding=True)
+        for i in range(0, len(texts), size)
+    ]
+
+    @torch.inference_mode()
+    def run(seed: int) -> int:
+        torch.manual_seed(seed)
+        tokens = 0
+        for rows in inputs:
+            ids = model.generate(
+                **rows,
+                do_sample=True,
+                num_return_sequences=load.n,
+                max_new_tokens=load.sampling.max_tokens,
+                temperature=load.sampling.temperature,
+                top_p=load.sampling.top_p,
+                top_k=0,
+                cache_implementation=cache,
+            )
+            ended = (ids[:, rows["input_ids"].shape[1] :] == EOS).cumsum(1)
+            tokens += int((ended == 0).sum() + (ended[:, -1] > 0).sum())
+        return tokens
+
+    return run
+
+
+TEMPLATE_TEXT = "<bos> {} <assistant>"
+
+
+def speed(run: Callable[[int], int], seed: int) -> tuple[float, int]:
+    """Tokens per CPU-second, and tokens."""
+    start = time.process_time()
+    tokens = run(seed)
+    return tokens / (time.process_time() - start), tokens
+
+
+def measure(case: Case, turns: int, trials: int) -> Measured:
+    """Find the best settings of `generate`, then run it and eva in turn."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parameters = save_model(case.config, folder)
+        arms = {
+            f"{batch} rows, {cache}": generate_arm(folder, case, batch, cache)
+            for batch in case.load.batches
+            for cache in ("dynamic", "static")
+        }
+        trial = {
+            name: max(speed(run, seed)[0] for seed in range(trials)) for name, run in arms.items()
+        }
+        settings = max(trial, key=lambda name: trial[name])
+        config = HfPolicy(model=name, dtype="float32", device="cpu")
+        with open_policy(Checkpoint(uri=name, id=case.name), config) as policy:
+            run = eva_arm(policy, case)
+            run(0)
+            theirs, ours = zip(
+                *((speed(arms[settings], seed), speed(run, seed)) for seed in range(turns)),
+                strict=True,
+            )
+    ratios = [our / their for (our, _), (their, _) in zip(ours, theirs, strict=True)]
+    return Measured(
+        case=case.name,
+        parameters=parameters,
+        length=sum(tokens for _, tokens in ours) / (turns * case.load.prompts * case.load.n),
+        generate=median(their for their, _ in theirs),
+        settings=settings,
+        eva=median(our for our, _ in ours),
+        ratio=median(ratios),
+        spread=(min(ratios), max(ratios)),
+    )
+
+
+def report(rows: Sequence[Measured], command: str) -> str:
+    """The page that is written to docs."""
+    lines = [
+        "# Sampler: tokens per CPU-second",
+        "",
+        f"{datetime.date.today()}, Python {platform.python_version()}, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, {processor()}, one thread, float32. "
+        f"Command: `{command}`.",
+        "",
+        *(__doc__ or "").split("\n\n", 2)[2].strip().splitlines(),
+        "",
+        "| case | parameters | tokens per response | `generate` at its best | eva | ratio "
+        "(least to greatest of a turn) |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row.case} | {row.parameters / 1e6:.2g} M | {row.length:.1f} | {row.generate:,.0f} "
+        f"({row.settings}) | {row.eva:,.0f} | **{row.ratio:.2f}** "
+        f"({row.spread[0]:.2f} to {row.spread[1]:.2f}) |"
+        for row in rows
+    ]
+    return "\n".join([*lines, ""])
+
+
+def processor() -> str:
+    """The name of the processor, as Linux tells it."""
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return names[0] if names else platform.machine()
+
+
+def main() -> None:
+    """Measure, print, and write the page if every case was measured."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", help="the name of one case; the page is not written then")
+    parser.add_argument("--turns", type=int, default=7, help="turns of both arms")
+    parser.add_argument("--trials", type=int, default=2, help="turns in which settings are tried")
+    given = parser.parse_args()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    chosen = [case for case in cases() if given.only in (None, case.name)]
+    rows = []
+    for case in chosen:
+        rows.append(measure(case, given.turns, given.trials))
+        print(rows[-1], flush=True)
+    command = f"python bench/sampler.py --turns {given.turns} --trials {given.trials}"
+    page = report(rows, command)
+    print(page)
+    if given.only is None:
+        REPORT.write_text(page)
+
+
+if __name__ == "__main__":
+    main()

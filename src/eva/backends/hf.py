@@ -1,0 +1,230 @@
+"""A causal language model in Hugging Face format, sampled in this process.
+
+A prompt's randomness is its own (`seeds.rng(seed, prompt.id)`), so its answers do not depend on the
+prompts beside it, on their order or on `rows`. That is exact as far as the model's arithmetic is:
+in float32 on a CPU the shape of a batch moves logits by about 1e-6, which changes one token in
+about a million. In bfloat16, or on CUDA, where kernels are chosen by shape, it moves them by up to
+1e-2: if the batches are cut otherwise, the same seed soon gives other answers, from the same
+distribution.
+
+Only temperature and top_p shape that distribution: a penalty or a top_k that a model keeps in its
+generation_config.json is not applied.
+"""
+
+import gc
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import jinja2
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from eva import seeds
+from eva.backends.load import context, load_context, load_model, load_tokenizer
+from eva.backends.sampling import Sampler, Written
+from eva.config import HfPolicy
+from eva.errors import BackEndError
+from eva.protocols import Gate, Policy
+from eva.records import Checkpoint, Message, Prompt, Response, Sampling
+
+PREFILL_TOKENS = 2**16
+"""Prompt tokens, padding included, that are encoded side by side; bounds the activations."""
+DRAWN = 32
+"""Steps whose random numbers are drawn in one go."""
+
+
+@contextmanager
+def open_policy(checkpoint: Checkpoint, config: HfPolicy) -> Iterator[Policy]:
+    """Open a checkpoint as a policy; leaving the context gives the memory back.
+
+    Args:
+        checkpoint: Its `uri` is a folder or a hub id.
+        config: Device, dtype, revision and how many responses are sampled side by side. Its `model`
+            is not read.
+
+    Raises:
+        BackEndError: The checkpoint is no causal language model with a chat template, or the device
+            is not there; later: a prompt does not fit, or the model gives no numbers.
+    """
+    tokenizer = load_tokenizer(checkpoint.uri, config.revision)
+    policy = _Opened(load_model(checkpoint.uri, config), tokenizer, config.rows)
+    try:
+        yield policy
+    finally:
+        policy.close()
+
+
+def context_gate(model: str, max_tokens: int, revision: str | None = None) -> Gate:
+    """Says why `model` cannot answer a chat with `max_tokens` new tokens; loads no weights.
+
+    Raises:
+        BackEndError: `model` has no config, or no tokenizer with a chat template.
+    """
+    tokenizer = load_tokenizer(model, revision)
+    size = load_context(model, revision)
+
+    def gate(messages: Sequence[Message]) -> str | None:
+        try:
+            ids = _encoded([messages], tokenizer)[0]
+        except jinja2.TemplateError as error:
+            return _refused(error)
+        return _misfit(len(ids), max_tokens, size)
+
+    return gate
+
+
+class _Opened:
+    """A loaded model as a policy, until it is closed."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: int
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._rows = rows
+        self._context = context(model.config)
+        self._ends = _ends(model, tokenizer)
+        self._sampler: Sampler | None = Sampler(model, self._ends)
+
+    def close(self) -> None:
+        """Give the memory back, even if somebody still holds this policy."""
+        self._sampler = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def __call__(
+        self, prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
+        """Answer: n responses for each prompt, in the order of the prompts."""
+        ids = self._ids(prompts, sampling.max_tokens)
+        answers: list[list[Response]] = [[] for _ in prompts]
+        for first in range(0, n, self._rows):
+            share = range(first, min(n, first + self._rows))
+            for batch in _batches([len(tokens) for tokens in ids], self._rows // len(share)):
+                uniforms = _uniforms(seed, [prompts[i].id for i in batch], n, share)
+                written = self._sample([ids[i] for i in batch], len(share), sampling, uniforms)
+                responses = self._responses(written)
+                for place, i in enumerate(batch):
+                    answers[i] += responses[place * len(share) : (place + 1) * len(share)]
+        return answers
+
+    def _ids(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[int]]:
+        try:
+            ids = _encoded([prompt.messages for prompt in prompts], self._tokenizer)
+        except jinja2.TemplateError as error:
+            raise BackEndError(f"{_refused(error)}; leave out such prompts") from error
+        for prompt, tokens in zip(prompts, ids, strict=True):
+            flaw = _misfit(len(tokens), max_tokens, self._context)
+            if flaw is not None:
+                raise BackEndError(
+                    f"prompt {prompt.id} cannot be answered: {flaw}; shorten or leave out the "
+                    "prompt, or lower sampling.max_tokens"
+                )
+        return ids
+
+    def _sample(
+        self, ids: list[list[int]], n: int, sampling: Sampling, uniforms: Iterator[Tensor]
+    ) -> list[Written]:
+        if self._sampler is None:
+            raise BackEndError(
+                "expected an open policy; this one was closed when its context was left; "
+                "ask it inside the with block of open_policy"
+            )
+        try:
+            return self._sampler(ids, n, sampling=sampling, uniforms=uniforms)
+        except torch.OutOfMemoryError as error:
+            raise BackEndError(
+                f"the memory of the device is too small for {len(ids) * n} responses side by side; "
+                f"set policy.rows below {self._rows}"
+            ) from error
+
+    def _responses(self, written: list[Written]) -> list[Response]:
+        if not all(math.isfinite(sum(row.logprobs)) for row in written):
+            raise BackEndError(
+                "expected finite logits; the model gave NaN or infinity; its weights are damaged, "
+                "or they overflow in this dtype: try another policy.dtype"
+            )
+        texts = self._tokenizer.batch_decode(
+            [row.tokens for row in written], skip_special_tokens=True
+        )
+        return [
+            Response(
+                text=text,
+                finish="stop" if row.tokens[-1] in self._ends else "length",
+                tokens=tuple(row.tokens),
+                logprobs=tuple(row.logprobs),
+            )
+            for text, row in zip(texts, written, strict=True)
+        ]
+
+
+def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens that end an answer: the tokenizer's, and those of the model's own settings.
+
+    Instruct models name several in generation_config.json, e.g. the end of a turn and of a text.
+    """
+    named = model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id} | set(named if isinstance(named, list) else [named])
+    return tuple(sorted(ends - {None}))
+
+
+def _encoded(
+    chats: Sequence[Sequence[Message]], tokenizer: PreTrainedTokenizerBase
+) -> list[list[int]]:
+    """The token ids of chats that wait for an answer.
+
+    Special tokens are those that the chat template writes; the tokenizer adds none of its own.
+    """
+    turns = [[{"role": turn.role, "content": turn.content} for turn in chat] for chat in chats]
+    ids = tokenizer.apply_chat_template(
+        turns, add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    return cast(list[list[int]], ids)
+
+
+def _refused(error: jinja2.TemplateError) -> str:
+    return f"the chat template of the model refuses the prompt: {error}"
+
+
+def _misfit(tokens: int, max_tokens: int, size: int | None) -> str | None:
+    if tokens == 0:
+        return "the chat template of the model makes no token of the prompt"
+    if size is not None and tokens + max_tokens > size:
+        return (
+            f"the prompt has {tokens} tokens; with {max_tokens} new tokens that passes the "
+            f"model's context of {size}"
+        )
+    return None
+
+
+def _batches(lengths: Sequence[int], prompts: int) -> Iterator[list[int]]:
+    """Positions of prompts that are sampled together, in batches of at most `prompts` prompts.
+
+    Like lengths go together, for little padding; the longest go first, so that memory that does not
+    suffice shows at once and what is set aside fits all later batches.
+    """
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        padded = lengths[batch[0]] * (len(batch) + 1) if batch else 0
+        if len(batch) == prompts or padded > PREFILL_TOKENS:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _uniforms(seed: int, ids: Sequence[str], n: int, share: range) -> Iterator[Tensor]:
+    """For each step, numbers in [0, 1) of shape [len(ids) * len(share)], float64.
+
+    Number (t, g) of a prompt belongs to token t of its response g. It depends on seed, prompt and
+    n, neither on the batch nor on how many steps are taken.
+    """
+    generators = [seeds.rng(seed, prompt) for prompt in ids]
+    while True:
+        drawn = [rng.random((DRAWN, n))[:, share.start : share.stop] for rng in generators]
+        yield from torch.from_numpy(np.concatenate(drawn, axis=1))

@@ -1,0 +1,27 @@
+"""`eva new`: a folder with a recipe, a reward function and prompts, ready to run and to change."""
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from eva.errors import RunDirError
+from eva.store import write_whole
+
+
+def new(
+    folder: Annotated[Path, typer.Argument(help="The folder to make.")],
+    model: Annotated[str, typer.Option("--model", help="A model folder or hub id.")] = "playground",
+) -> None:
+    """Make a recipe, a reward stub and sample prompts: a run of your own to start from."""
+    if folder.exists() and any(folder.iterdir()):
+        raise RunDirError(f"{folder} is not empty; name a folder that does not exist yet")
+    for source in (resources.files("eva") / "cli" / "starter").iterdir():
+        text = source.read_text("utf-8").replace("MODEL", model).replace("NAME", folder.name)
+        write_whole(folder / source.name.removesuffix(".txt"), [text.encode()])
+    Console(soft_wrap=True, highlight=False).print(
+        f"made {folder}: edit recipe.yaml and reward.py, then\n"
+        f"  eva check {folder}/recipe.yaml\n  eva run {folder}/recipe.yaml {folder}/run"
+    )

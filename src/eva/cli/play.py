@@ -1,0 +1,55 @@
+"""`eva run`: play a recipe, or go on with it where it stopped."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from eva import recipe as recipes
+from eva.cli.bars import Bars
+from eva.start import run_recipe
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key of the recipe: key.inner=value. Repeatable."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    directory: Annotated[
+        Path | None,
+        typer.Argument(help="The run directory; default runs/<name of the recipe>."),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play a recipe; the same command goes on with a run that was stopped."""
+    chosen = recipes.load(recipe, overrides or ())
+    path = directory or Path("runs") / chosen.name
+    out = Console(highlight=False, soft_wrap=True)
+    with Bars(out) as bars:
+        here = recipes.found(recipe).parent
+        for t, metrics in run_recipe(chosen, path, here=here, progress=bars.tell):
+            line = line_of(t, chosen.rounds, metrics)
+            out.print(json.dumps({"round": t, **metrics}) if as_json else line, markup=False)
+    if not as_json:
+        out.print(f"run directory {path}: eva show {path} looks inside, eva report {path} draws it")
+
+
+def line_of(t: int, rounds: int, metrics: dict[str, float]) -> str:
+    """One line of metrics: what the round trained on, and what its policy can do."""
+    parts = [f"round {t}/{rounds}"]
+    if "reward" in metrics:
+        parts.append(
+            f"lessons {metrics['reward']:.3f} spread {metrics['spread']:.3f} "
+            f"usable {metrics['usable']:4.0%} words {metrics['words']:.1f}"
+        )
+    for key, value in metrics.items():
+        name, _, rest = key.partition("/")
+        if rest == "sampled/reward":
+            parts.append(f"{name} {value:.3f} greedy {metrics[f'{name}/greedy/reward']:.3f}")
+    return " | ".join(parts)

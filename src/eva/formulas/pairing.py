@@ -1,0 +1,135 @@
+"""Which responses of a prompt make a preference pair, and how often each one wins.
+
+A missing reward (NaN) is never best, worst or beaten. A group with fewer than two rewards, or whose
+rewards all tie, makes no pair.
+"""
+
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eva.formulas.groups import BLOCK, checked
+from eva.formulas.informativeness import a_min
+from eva.protocols import Floats, Floats_P, Floats_P_G
+
+
+def best_and_worst(
+    rewards_P_G: Floats_P_G,
+) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats_P]:
+    r"""Positions of the best and the worst response of each prompt, and the margin between them.
+
+    ::
+
+        best = min argmax_j r_j,    worst = min argmin_j r_j,    margin = r_best - r_worst
+
+    Source: Ziyu Ye et al., "Scalable Reinforcement Post-Training Beyond Static Human Prompts:
+    Evolving Alignment via Asymmetric Self-Play", https://arxiv.org/abs/2411.00062, the solver's
+    preference pairs. That the first of tied responses is taken is our choice.
+
+    Args:
+        rewards_P_G: Shape [P, G], G >= 2, in reward units, finite; NaN where missing.
+
+    Returns:
+        best_P and worst_P, shape [P], in [0, G); they mean nothing where the margin is NaN.
+        margin_P, shape [P], in reward units, >= 0; NaN for a group with fewer than two rewards.
+
+    Raises:
+        ValueError: Wrong shape, an infinite reward, or a margin beyond the largest float.
+
+    Examples:
+        >>> best_P, worst_P, margin_P = best_and_worst(np.array([[2.0, 5.0, np.nan, 1.0, 5.0]]))
+        >>> int(best_P[0]), int(worst_P[0]), float(margin_P[0])
+        (1, 3, 4.0)
+    """
+    rewards_P_G = checked(rewards_P_G)
+    missing_P_G = np.isnan(rewards_P_G)
+    best_P = np.where(missing_P_G, -np.inf, rewards_P_G).argmax(axis=1)
+    worst_P = np.where(missing_P_G, np.inf, rewards_P_G).argmin(axis=1)
+    return best_P, worst_P, a_min(rewards_P_G)
+
+
+def is_usable(margin_P: Floats_P) -> NDArray[np.bool_]:
+    r"""Whether a prompt makes a pair.
+
+    ::
+
+        margin > 0
+
+    Our choice; the paper does not specify it. A tie teaches nothing about which is better.
+
+    Args:
+        margin_P: Shape [P], in reward units, >= 0 or NaN.
+
+    Returns:
+        Shape [P]; False for a tie, and for a margin that is missing.
+
+    Examples:
+        >>> is_usable(np.array([0.5, 0.0, np.nan]))
+        array([ True, False, False])
+    """
+    return margin_P > 0
+
+
+def ties(margin_P: Floats_P) -> int:
+    r"""How many prompts make no pair because all their rewards are equal.
+
+    ::
+
+        #{i: margin_i = 0}
+
+    Our choice; the paper does not specify it. Missing margins are no ties.
+
+    Args:
+        margin_P: Shape [P], in reward units, >= 0 or NaN.
+
+    Returns:
+        A count, in [0, P].
+
+    Examples:
+        >>> ties(np.array([0.5, 0.0, np.nan]))
+        1
+    """
+    return int(np.count_nonzero(margin_P == 0))
+
+
+def win_probabilities(rewards_P_G: Floats_P_G) -> Floats_P_G:
+    r"""The share of the other responses of its prompt that a response beats; a tie counts half.
+
+    ::
+
+        w_j = 1/(n-1) sum_{k != j} ([r_j > r_k] + 1/2 [r_j = r_k])
+
+    Source: the win rate that Yue Wu et al., "Self-Play Preference Optimization for Language Model
+    Alignment", https://arxiv.org/abs/2405.00675, estimate for each response, with the reward as the
+    judge. Leaving the response itself out is our choice.
+
+    Args:
+        rewards_P_G: Shape [P, G], G >= 2, in reward units, finite; NaN where missing.
+
+    Returns:
+        Shape [P, G], in [0, 1], of mean 1/2 over the n rewards of a prompt. NaN where the reward is
+        missing, and in a whole group with fewer than two rewards.
+
+    Raises:
+        ValueError: Wrong shape or an infinite reward.
+
+    Examples:
+        >>> win_probabilities(np.array([[1.0, 3.0, 1.0]]))  # (0 + 1/2)/2, (1 + 1)/2, (1/2 + 0)/2
+        array([[0.25, 1.  , 0.25]])
+    """
+    rewards_P_G = checked(rewards_P_G)
+    w_P_G = np.empty_like(rewards_P_G)
+    for start in range(0, len(w_P_G), BLOCK):
+        block = slice(start, start + BLOCK)
+        w_P_G[block] = _win_probabilities(np.ascontiguousarray(rewards_P_G[block].T)).T
+    return w_P_G
+
+
+def _win_probabilities(r_G_P: Floats) -> Floats:
+    """Shape [G, P], so that comparisons run along the prompts."""
+    there_G_P = ~np.isnan(r_G_P)
+    others_P = np.count_nonzero(there_G_P, axis=0) - 1
+    beaten_G_P = reduce(np.add, [(r_G_P > r_P) + 0.5 * (r_G_P == r_P) for r_P in r_G_P]) - 0.5
+    w_G_P: Floats = np.where(there_G_P, beaten_G_P, np.nan)  # the 0.5: it ties itself
+    return w_G_P / np.where(others_P > 0, others_P, np.nan)

@@ -1,0 +1,267 @@
+"""From YAML to a `Recipe`: base files, overrides, differences, and errors in one sentence.
+
+A recipe may name a `base`, another recipe file (or a shipped one), and then holds only what
+differs. Where a part changes its `kind`, it replaces the base's part instead of being merged.
+"""
+
+import difflib
+import hashlib
+import json
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, TypeAlias, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from eva.config import Recipe
+from eva.errors import RecipeError, RunDirError
+
+Tree: TypeAlias = dict[str, JsonValue]
+
+MAY_GROW = frozenset({"rounds"})
+"""Keys that may change when a run goes on: more rounds do not alter those already played."""
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a file, or of a shipped name such as "playground-eva".
+
+    Args:
+        name: A path, or the name of a shipped recipe.
+        overrides: "key.inner=value" settings, the value in YAML, applied last.
+
+    Raises:
+        RecipeError: A file is missing or is no YAML mapping, a key is unknown, a value is wrong.
+    """
+    path = found(name)
+    return checked(_overridden(tree(path), overrides), str(path))
+
+
+def checked(fields: Tree, source: str) -> Recipe:
+    """The recipe of a tree of keys; `source` names it in errors."""
+    try:
+        return Recipe.model_validate(fields)
+    except ValidationError as error:
+        raise RecipeError(f"{source}: {_sentence(error)}") from error
+
+
+def shipped() -> list[str]:
+    """The names of the recipes that ship with eva."""
+    folder = resources.files("eva") / "recipes"
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
+
+
+def found(name: str) -> Path:
+    """The file that `name` stands for.
+
+    Raises:
+        RecipeError: There is neither such a file nor such a shipped recipe.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if name in shipped():
+        return Path(str(resources.files("eva") / "recipes" / f"{name}.yaml"))
+    raise RecipeError(f"there is no recipe {name!r}: no such file, {nearest(name, shipped())}")
+
+
+def tree(path: Path) -> Tree:
+    """The keys of a recipe file, those of its base included, paths made absolute."""
+    try:
+        fields = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(fields, dict):
+        raise RecipeError(f"{path} holds {type(fields).__name__}; expected keys and values")
+    fields = {key: _anchored(value, path.parent) for key, value in fields.items()}
+    base = fields.pop("base", None)
+    if base is None:
+        return fields
+    if not isinstance(base, str):
+        raise RecipeError(f"{path}: base is {base!r}; expected a path or the name of a recipe")
+    beside = path.parent / base
+    return _merged(tree(beside if beside.is_file() else found(base)), fields)
+
+
+def as_yaml(recipe: Recipe) -> str:
+    """The whole recipe, every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def digest(recipe: Recipe) -> str:
+    """What the recipe is, 20 hexadecimal digits; keys that may change on the way do not count."""
+    fields = recipe.model_dump(mode="json", exclude=set(MAY_GROW))
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def differences(a: Recipe, b: Recipe) -> list[tuple[str, JsonValue, JsonValue]]:
+    """Where two recipes differ: (dotted key, value in a, value in b); None where one lacks it."""
+    flat_a, flat_b = (dict(_leaves(r.model_dump(mode="json"))) for r in (a, b))
+    keys = [*flat_a, *(key for key in flat_b if key not in flat_a)]
+    return [
+        (key, flat_a.get(key), flat_b.get(key))
+        for key in keys
+        if flat_a.get(key) != flat_b.get(key)
+    ]
+
+
+def must_agree(standing: str, coming: str) -> None:
+    """Refuse to go on in a run directory with another recipe than the one that made it.
+
+    Raises:
+        RunDirError: Lists the keys that differ.
+    """
+    try:
+        old = Recipe.model_validate(yaml.safe_load(standing))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise RunDirError(
+            "the recipe.yaml in the run directory cannot be read by this eva; use the eva that "
+            "made it, or another folder"
+        ) from error
+    new = Recipe.model_validate(yaml.safe_load(coming))
+    rows = [
+        row for row in differences(old, new) if row[0] not in MAY_GROW or new.rounds < old.rounds
+    ]
+    if rows:
+        listed = "; ".join(f"{key} is {was!r} there and {now!r} here" for key, was, now in rows)
+        raise RunDirError(
+            f"the run directory was made by another recipe: {listed}. Give this run another "
+            "folder, or the old values"
+        )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Half a sentence: the nearest known name and the list of all."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    meant = f"did you mean {close[0]!r}? " if close else ""
+    return f"{meant}known: {', '.join(names)}"
+
+
+def _anchored(value: JsonValue, folder: Path) -> JsonValue:
+    """Make relative `path` values absolute: they are relative to the recipe that names them."""
+    if isinstance(value, dict):
+        return {
+            key: str((folder / inner).resolve())
+            if key == "path" and isinstance(inner, str) and _is_here(inner, folder, value)
+            else _anchored(inner, folder)
+            for key, inner in value.items()
+        }
+    return value
+
+
+def _is_here(path: str, folder: Path, part: Mapping[str, JsonValue]) -> bool:
+    """A data set may be a hub id: only what lies beside the recipe is taken for a folder."""
+    return part.get("kind") != "dataset" or (folder / path).exists()
+
+
+def _merged(base: Tree, over: Mapping[str, JsonValue]) -> Tree:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, dict) and isinstance(value, dict) and _is_same_kind(below, value):
+            merged[key] = _merged(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _is_same_kind(below: Tree, over: Tree) -> bool:
+    return over.get("kind", below.get("kind")) == below.get("kind")
+
+
+def _overridden(fields: Tree, overrides: Sequence[str]) -> Tree:
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"--set {override!r}: expected key=value, e.g. --set learner.lr=1e-6")
+        try:
+            value: JsonValue = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise RecipeError(f"--set {override!r}: {text!r} is no YAML value") from error
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        assert isinstance(value, dict)
+        fields = _merged(fields, value)
+    return fields
+
+
+def _leaves(value: JsonValue, path: str = "") -> Iterable[tuple[str, JsonValue]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else key)
+    else:
+        yield path, value
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first fault of a recipe as one sentence, and how many more there are."""
+    faults = error.errors(include_url=False)
+    fault = faults[0]
+    loc, kind = tuple(fault["loc"]), fault["type"]
+    key = _dotted(loc)
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    if kind == "extra_forbidden":
+        model = _model_at(loc[:-1])
+        known = nearest(str(loc[-1]), model.model_fields if model else ())
+        return f"unknown key {key!r}; {known}{more}"
+    if kind == "missing":
+        return f"the key {key!r} is missing{more}"
+    if kind == "union_tag_not_found":
+        expected = fault["ctx"]["discriminator"].strip("'")
+        return f"{key!r} has no {expected!r}, which says what kind of part it is{more}"
+    if kind == "union_tag_invalid":
+        tags = [tag.strip(" '") for tag in fault["ctx"]["expected_tags"].split(",")]
+        return f"{key}.kind is {fault['ctx']['tag']!r}; {nearest(fault['ctx']['tag'], tags)}{more}"
+    message = fault["msg"].removeprefix("Value error, ")
+    came = f", not {fault['input']!r:.80}" if not isinstance(fault["input"], dict) else ""
+    return f"{key + ': ' if key else ''}{message[0].lower()}{message[1:]}{came}{more}"
+
+
+def _dotted(loc: Sequence[int | str]) -> str:
+    """The key as a reader writes it: without the tags that tell the kinds of a part apart."""
+    parts: list[str] = []
+    for depth, part in enumerate(loc):
+        if not (_model_at(loc[:depth]) is None and _model_at(loc[: depth + 1]) is not None):
+            parts.append(str(part))
+    return ".".join(parts)
+
+
+def _model_at(loc: Sequence[int | str]) -> type[BaseModel] | None:
+    """The model that stands at a place of a recipe, or None at a union or a plain value."""
+    here: object = Recipe
+    for part in loc:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            field = here.model_fields.get(str(part))
+            here = field.annotation if field else None
+        else:
+            here = _inner(here, str(part))
+        here = _bare(here)
+    return here if isinstance(here, type) and issubclass(here, BaseModel) else None
+
+
+def _bare(annotation: object) -> object:
+    """An annotation without Annotated and without "or None"."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        options = [_bare(a) for a in get_args(annotation) if a is not type(None)]
+        return options[0] if len(options) == 1 else Union[tuple(options)]  # noqa: UP007
+    return annotation
+
+
+def _inner(annotation: object, part: str) -> object:
+    """What stands below a key of a mapping, or the member of a union with the tag `part`."""
+    if get_origin(annotation) is dict:
+        return get_args(annotation)[1]
+    for option in get_args(annotation):
+        bare = _bare(option)
+        if isinstance(bare, type) and issubclass(bare, BaseModel):
+            kind = bare.model_fields.get("kind")
+            if kind is not None and part in get_args(kind.annotation):
+                return bare
+    return None

@@ -1,0 +1,256 @@
+"""The page: run directories in, one HTML text out that needs nothing but a browser."""
+
+import base64
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from eva.report import charts, compared, families, marks, measures
+from eva.report.reading import Round, Run, read_runs
+
+METRICS = {
+    "reward": "mean reward",
+    "accuracy": "share answered right",
+    "win_rate": "win rate against θ₀",
+}
+"""Metrics of the held-out sets, in words."""
+
+SPELLED = {2: "Two", 3: "Three", 4: "Four", 5: "Five", 6: "Six"}
+"""Small numbers at the beginning of a sentence."""
+
+_ENDS_SCRIPT = re.compile(r"</script|<script|<!--", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its caption."""
+
+    id: str
+    """Its key among the specifications."""
+    title: str
+    """What is drawn."""
+    note: str = ""
+    """How to read it."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """What the creator of one run wrote."""
+
+    label: str
+    index: int
+    creation: measures.Creation | None
+    figures: tuple[Figure, ...]
+    generations: tuple[families.Generation, ...]
+    roots: tuple[families.Node, ...]
+
+
+class Charts:
+    """The specifications of the page, collected while the sections are made."""
+
+    def __init__(self) -> None:
+        self.specs: dict[str, charts.Spec] = {}
+
+    def figure(self, spec: charts.Spec, title: str, note: str = "") -> Figure:
+        """Keep a specification; the figure that shows it."""
+        name = f"chart-{len(self.specs)}"
+        self.specs[name] = spec
+        return Figure(name, title, note)
+
+
+def page(runs: Sequence[Path]) -> str:
+    """One self-contained HTML page about one or several runs; it fetches nothing.
+
+    Args:
+        runs: Run directories, finished or not.
+
+    Raises:
+        RunDirError: A folder is no run directory, or a file in it is damaged.
+    """
+    found = read_runs(runs)
+    drawn = Charts()
+    known = [(run, families.kin(run)) for run in found]
+    creations = [measures.creation(run, n) for n, run in enumerate(found)]
+    stories = [
+        _story(run, n, kin, creations[n], drawn)
+        for n, (run, kin) in enumerate(known)
+        if creations[n] is not None
+    ]
+    scripts = [Markup(_bundle()), Markup(_part("page.js"))]
+    fields = {
+        "title": "eva · " + ", ".join(run.label for run in found),
+        "runs": found,
+        "arms": [compared.arm(run.recipe) for run in found],
+        "seeds": compared.seeds(found),
+        "prompts_differ": compared.differences(found)[0],
+        "others": compared.differences(found)[1],
+        "table": measures.final_table(found),
+        "metrics": METRICS,
+        "curves": _learning_curves(found, drawn),
+        "pool": _pool(found, drawn),
+        "stories": stories,
+        "learner": _learner(found, drawn),
+        "settings": compared.settings(found),
+        "facts": compared.facts(found),
+        "limits": families,
+    }
+    return _template().render(
+        **fields,
+        css=Markup(_part("page.css")),
+        specs=_json(drawn.specs),
+        scripts=scripts,
+        allowed=" ".join(_digest(script) for script in scripts),
+    )
+
+
+def picture(runs: Sequence[Path]) -> str:
+    """The learning curves on every held-out set side by side, as one SVG.
+
+    Args:
+        runs: Run directories, finished or not.
+
+    Raises:
+        RunDirError: A folder is no run directory, or a file in it is damaged.
+    """
+    found = read_runs(runs)
+    sets = measures.eval_sets(found)
+    panels = {f"held-out set “{name}”": measures.eval_series(found, f"{name}/sampled/reward")
+              for name in sets}  # fmt: skip
+    return charts.svg(panels or {"nothing was measured yet": {}}, "mean reward, sampled")
+
+
+def _learning_curves(runs: Sequence[Run], drawn: Charts) -> dict[str, list[Figure]]:
+    """Figures by metric: every held-out set, sampled and greedy."""
+    found: dict[str, list[Figure]] = {}
+    for metric, words in METRICS.items():
+        for name in measures.eval_sets(runs):
+            for mode in measures.MODES:
+                series = measures.eval_series(runs, f"{name}/{mode}/{metric}")
+                if any(series.values()):
+                    spec = charts.curves(series, x="checkpoint")
+                    figure = drawn.figure(spec, f"Held-out “{name}”, {mode}", words)
+                    found.setdefault(metric, []).append(figure)
+    return found
+
+
+def _pool(runs: Sequence[Run], drawn: Charts) -> list[Figure]:
+    """What the learner got, by round."""
+
+    def metric(name: str) -> measures.Series:
+        return measures.round_series(runs, lambda played: played.metrics.get(name))
+
+    wanted = [
+        ("Spread of rewards", "best minus worst response of a prompt, mean; what can be learnt",
+         metric("spread"), False),
+        ("Reward", "mean; falls when prompts get harder, rises when the policy gets better",
+         metric("reward"), False),
+        ("Usable prompts", "share whose best response is better than the worst",
+         metric("usable"), True),
+        ("Length of prompts", "mean number of words, a rough measure of difficulty",
+         measures.round_series(runs, measures.mean_words), False),
+    ]  # fmt: skip
+    return [
+        drawn.figure(charts.curves(series, x="round", whole=whole), title, note)
+        for title, note, series, whole in wanted
+        if any(series.values())
+    ]
+
+
+def _learner(runs: Sequence[Run], drawn: Charts) -> list[Figure]:
+    """The learner's log by step."""
+    borders = measures.round_borders(runs)
+    figures = []
+    for name in measures.learner_metrics(runs):
+        raw, smooth = measures.step_series(runs, name)
+        spec = charts.steps(raw, smooth, borders, x="step")
+        figures.append(drawn.figure(spec, name.replace("_", " ").capitalize()))
+    return figures
+
+
+def _story(
+    run: Run, index: int, known: families.Kin, made: measures.Creation | None, drawn: Charts
+) -> Story:
+    figures: list[Figure] = []
+    if made is not None:
+        fates = charts.stacks(
+            made.fate_counts, made.fates, charts.FATES[: len(made.fates)], shares=False
+        )
+        colours = [charts.colour(n) for n in range(len(made.methods))]
+        methods = charts.stacks(made.method_counts, made.methods, colours, shares=True)
+        figures = [
+            drawn.figure(fates, "What became of the children", "number by round"),
+            drawn.figure(methods, "Operators", "share of the children by round"),
+        ]
+    return Story(
+        label=run.label,
+        index=index,
+        creation=made,
+        figures=tuple(figures),
+        generations=tuple(families.generations(run, known)),
+        roots=tuple(families.lineage(known)),
+    )
+
+
+def _unfinished(run: Run) -> str:
+    """How far a run is, or nothing if it has ended."""
+    if run.played >= run.planned:
+        return ""
+    last: Round | None = run.rounds[-1] if run.rounds else None
+    said = f"{run.played} of {run.planned} rounds are finished"
+    if last is not None and not last.finished and last.stage not in (None, "pool"):
+        said += f"; round {last.number} has got as far as “{last.stage}”"
+    return said
+
+
+def _template() -> jinja2.Template:
+    house = jinja2.Environment(
+        loader=jinja2.PackageLoader("eva.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    house.filters["shown"] = marks.shown
+    house.filters["number"] = marks.number
+    house.filters["signed"] = marks.signed
+    house.filters["spelled"] = lambda count: SPELLED.get(count, str(count))
+    house.filters["unfinished"] = _unfinished
+    house.globals["colour"] = charts.colour
+    house.globals["fates"] = charts.FATES
+    return house.get_template("page.html.j2")
+
+
+def _part(name: str) -> str:
+    return resources.files("eva.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _bundle() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script."""
+    script = vl_convert.javascript_bundle(
+        "window.vegaEmbed = vegaEmbed;", vl_version=charts.version()
+    )
+    assert not _ENDS_SCRIPT.search(script), "the bundle would end its own script element"
+    return script.replace("\r\n", "\n")
+
+
+def _digest(script: str) -> str:
+    """How a content security policy names a script that may run."""
+    return "'sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() + "'"
+
+
+def _json(value: object) -> Markup:
+    """JSON that cannot end its script element, whatever texts it holds."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)

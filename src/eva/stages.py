@@ -1,0 +1,225 @@
+"""The small stages of a round: each a function from records to records.
+
+Together with `eva.loop.play`, which puts them in order, this is the whole game.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from eva import seeds
+from eva.contracts import (
+    checked_children,
+    checked_responses,
+    checked_rewards,
+    plug_in,
+    some_present,
+)
+from eva.formulas.pairing import best_and_worst
+from eva.game import Creator, Game
+from eva.protocols import Floats_P_G, Gate, Policy, Reward
+from eva.records import (
+    Child,
+    Prompt,
+    Response,
+    Rollout,
+    RunState,
+    Sampling,
+    ScoredPrompt,
+)
+
+
+def answer(
+    prompts: Sequence[Prompt],
+    policy: Policy,
+    reward: Reward,
+    *,
+    n: int,
+    sampling: Sampling,
+    seed: int,
+) -> tuple[list[list[Response]], Floats_P_G]:
+    """The solver answers: n responses for each prompt, and their rewards, shape [P, G]."""
+    with plug_in("policy"):
+        answers = policy(prompts, n, sampling=sampling, seed=seed)
+    responses = checked_responses(answers, prompts, n)
+    with plug_in("reward"):
+        rewards = reward(prompts, responses)
+    return responses, checked_rewards(rewards, len(prompts), n)
+
+
+def rollouts(
+    prompts: Sequence[Prompt],
+    responses: Sequence[Sequence[Response]],
+    rewards_P_G: Floats_P_G,
+    state: RunState,
+) -> list[Rollout]:
+    """Prompts, responses and rewards of theta_t, as records."""
+    rewards = [[None if np.isnan(r) else float(r) for r in row] for row in rewards_P_G]
+    return [
+        Rollout(
+            prompt=prompt,
+            responses=tuple(group),
+            rewards=tuple(row),
+            policy=state.checkpoint.id,
+            round=state.round,
+        )
+        for prompt, group, row in zip(prompts, responses, rewards, strict=True)
+    ]
+
+
+def attempt(
+    prompts: Sequence[Prompt], policy: Policy, game: Game, state: RunState
+) -> list[Rollout]:
+    """Rollouts of theta_t on prompts, drawn and rewarded as the recipe says."""
+    seed = seeds.child(state.seed, "answer", state.round)
+    responses, rewards_P_G = answer(
+        prompts, policy, game.reward, n=game.n, sampling=game.sampling, seed=seed
+    )
+    return rollouts(prompts, responses, some_present(rewards_P_G), state)
+
+
+def rewards_of(tried: Sequence[Rollout]) -> Floats_P_G:
+    """The rewards of rollouts with equally many responses; shape [P, G], NaN where missing."""
+    rows = [[np.nan if r is None else r for r in rollout.rewards] for rollout in tried]
+    return np.array(rows, dtype=np.float64)
+
+
+def score(tried: Sequence[Rollout], creator: Creator) -> list[ScoredPrompt]:
+    """Estimate: the informativeness of each prompt, with the age of the rewards behind it."""
+    with plug_in("informativeness metric"):
+        info_P = creator.info(rewards_of(tried))
+    return [
+        ScoredPrompt(
+            prompt=rollout.prompt,
+            info=None if np.isnan(info) else float(info),
+            round=rollout.round,
+            policy=rollout.policy,
+        )
+        for rollout, info in zip(tried, info_P, strict=True)
+    ]
+
+
+def select(scored: Sequence[ScoredPrompt], creator: Creator, state: RunState) -> list[ScoredPrompt]:
+    """Sample: the share `keep` of the pool, drawn by informativeness."""
+    info_P = np.array([np.nan if s.info is None else s.info for s in scored])
+    count = max(1, round(creator.keep * len(scored)))
+    index_K = creator.select(info_P, count, seeds.rng(state.seed, "select", state.round))
+    return [scored[i] for i in index_K]
+
+
+def evolve(
+    parents: Sequence[ScoredPrompt], policy: Policy, creator: Creator, state: RunState
+) -> list[Child]:
+    """Evolve: what the evolver wrote for each parent, flaws included."""
+    if creator.evolver is None:
+        return []
+    with plug_in("evolver"):
+        children = creator.evolver(
+            parents, policy, seed=seeds.child(state.seed, "evolve", state.round)
+        )
+    return checked_children(children, len(parents))
+
+
+def admit(written: Sequence[Child], pool: Sequence[Prompt], gates: Sequence[Gate]) -> list[Child]:
+    """Judge: the children, each that must not become a prompt with its flaw."""
+    known = {prompt.id for prompt in pool}
+    judged = []
+    for child in written:
+        flaw = child.flaw or _flaw(child, known, gates)
+        if flaw is None:
+            known.add(child.id)
+        judged.append(child.model_copy(update={"flaw": flaw}))
+    return judged
+
+
+def grown(children: Sequence[Child], t: int) -> list[Prompt]:
+    """The newborn prompts of round t: the children without a flaw."""
+    return [child.grown(t) for child in children if child.flaw is None]
+
+
+def _flaw(child: Child, known: set[str], gates: Sequence[Gate]) -> str | None:
+    if child.id in known:
+        return "it is already in the pool"
+    return next((flaw for gate in gates if (flaw := gate(child.messages)) is not None), None)
+
+
+def mix(
+    born: Sequence[Prompt],
+    parents: Sequence[ScoredPrompt],
+    game: Game,
+    state: RunState,
+    creator: Creator,
+) -> list[Prompt]:
+    """The batch X_t: as many prompts as the pool, `fresh` of them newborn, the rest replayed.
+
+    What newborns cannot fill, replay fills; without an evolver the parents alone are the batch. The
+    order of the draws, and that they are made before the new prompts are answered, are our choice.
+    """
+    given = [parent.prompt for parent in parents]
+    if creator.evolver is None:
+        return given
+    size = len(state.pool)
+    rng = seeds.rng(state.seed, "mix", state.round)
+    newborn = [born[i] for i in rng.permutation(len(born))[: round(creator.fresh * size)]]
+    sources = {"pool": state.pool, "parents": given, "first": game.prompts}
+    replayed = _shuffled(sources[creator.replay], rng) + _shuffled(state.pool, rng)
+    distinct = {prompt.id: prompt for prompt in [*newborn, *replayed]}
+    return list(distinct.values())[:size]
+
+
+def _shuffled(prompts: Sequence[Prompt], rng: np.random.Generator) -> list[Prompt]:
+    return [prompts[i] for i in rng.permutation(len(prompts))]
+
+
+def unanswered(batch: Sequence[Prompt], tried: Sequence[Rollout], state: RunState) -> list[Prompt]:
+    """The prompts of the batch that the current policy has not answered yet."""
+    answered = {r.prompt.id for r in tried if r.policy == state.checkpoint.id}
+    return [prompt for prompt in batch if prompt.id not in answered]
+
+
+def blend(
+    batch: Sequence[Prompt], tried: Sequence[Rollout], solved: Sequence[Rollout]
+) -> list[Rollout]:
+    """The lessons: for each prompt of the batch what the current policy answered."""
+    by_id = {rollout.prompt.id: rollout for rollout in [*tried, *solved]}
+    return [by_id[prompt.id] for prompt in batch]
+
+
+def next_pool(batch: Sequence[Prompt], game: Game, state: RunState) -> tuple[Prompt, ...]:
+    """X_{t+1}: new prompts where the recipe has them, else the batch, else the pool as it was.
+
+    The paper says that later rounds go on from the new prompt set, not from which: our choice is
+    the batch, so that a pool keeps its size.
+    """
+    size = len(state.pool)
+    if game.new_prompts:
+        return game.new_prompts[state.round * size : (state.round + 1) * size] or state.pool
+    creator = game.creator_at(state.round)
+    return tuple(batch) if creator and creator.evolver else state.pool
+
+
+def summary(
+    t: int, answered: Sequence[Rollout], lessons: Sequence[Rollout], children: Sequence[Child]
+) -> dict[str, float]:
+    """The metrics of a round; docs/metrics.md says what each one means."""
+    rewards_P_G = rewards_of(lessons)
+    _, _, margin_P = best_and_worst(rewards_P_G)
+    fresh = [rollout for rollout in answered if rollout.round == t]
+    responses = [response for rollout in fresh for response in rollout.responses]
+    return {
+        "reward": float(np.nanmean(rewards_P_G)),
+        "spread": float(np.nanmean(margin_P)) if np.isfinite(margin_P).any() else 0.0,
+        "usable": float(np.mean(margin_P > 0)),
+        "missing": float(np.isnan(rewards_P_G).sum()),
+        "prompts": float(len(fresh)),
+        "samples": float(len(responses)),
+        "tokens": float(sum(len(response.tokens or ()) for response in responses)),
+        "cut": float(np.mean([r.finish == "length" for r in responses])) if responses else 0.0,
+        "words": float(np.mean([_words(rollout.prompt) for rollout in lessons])),
+        "written": float(len(children)),
+        "flawed": float(sum(child.flaw is not None for child in children)),
+    }
+
+
+def _words(prompt: Prompt) -> int:
+    return sum(len(message.content.split()) for message in prompt.messages)

@@ -1,0 +1,336 @@
+"""The run directory: stages are made once, written whole, and from then on read.
+
+A file is written beside its place, synced and renamed, so it is there whole or not at all. A run
+that was killed finds every finished stage (and every finished chunk of a long one) and makes the
+rest; as all randomness is named, it makes the same bytes. Only this module writes.
+"""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from pydantic import JsonValue, ValidationError
+
+from eva.errors import RunDirError
+from eva.protocols import Progress
+from eva.records import Checkpoint, Prompt, Record, Refused, RunState
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+"""Version of the layout of a run directory; a run of another format is refused."""
+INSIDE = "run:"
+"""Marks the uri of a checkpoint that lies in the run directory, which may be moved."""
+
+R = TypeVar("R", bound=Record)
+A = TypeVar("A")
+S = ParamSpec("S")
+
+
+def write_whole(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file so that it is there whole or not at all, even if the power fails.
+
+    A name that a power failure forgets costs the work and nothing else: the stage is made again.
+
+    Raises:
+        RunDirError: The disk is full, or the folder cannot be written.
+    """
+    beside = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write records as JSON lines, whole; see `write_whole`."""
+    write_whole(path, (record.model_dump_json().encode() + b"\n" for record in records))
+
+
+def write_json(path: Path, value: JsonValue) -> None:
+    """Write one JSON value with sorted keys, whole; see `write_whole`."""
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_whole(path, [text.encode(), b"\n"])
+
+
+def read_records(path: Path, kind: type[R]) -> list[R]:
+    """Read JSON lines; the file is cut at line feeds alone, for U+2028 is text.
+
+    Raises:
+        RunDirError: A line is no such record; names file and line.
+    """
+    records = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                records.append(kind.model_validate_json(line))
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                raise RunDirError(
+                    f"{path}:{number} is no {kind.__name__} ({first['msg']}); it was damaged after "
+                    "it was written: delete this file and every later one of its round, run again"
+                ) from error
+    return records
+
+
+@dataclass(frozen=True)
+class Room:
+    """The folder of one round, where its stages lie."""
+
+    path: Path
+    """The folder."""
+    progress: Progress
+    """Told how far each stage is."""
+
+    def whole(
+        self,
+        stage: str,
+        kind: type[R],
+        make: Callable[S, Sequence[R]],
+        *args: S.args,
+        **kwargs: S.kwargs,
+    ) -> list[R]:
+        """The records of a stage: read if it was finished, else made by make(*args) and written."""
+        path = self.path / f"{stage}.jsonl"
+        if not path.exists():
+            write_records(path, make(*args, **kwargs))
+            log.info("made %s", path)
+        return read_records(path, kind)
+
+    def chunks(
+        self,
+        stage: str,
+        kind: type[R],
+        over: Sequence[A],
+        make: Callable[[Sequence[A]], Sequence[R]],
+        size: int,
+    ) -> list[R]:
+        """The records of a long stage, made `size` inputs at a time; a kill loses one chunk."""
+        records: list[R] = []
+        self.progress(stage, 0, len(over))
+        for number, start in enumerate(range(0, len(over), size)):
+            path = self.path / stage / f"{number:06d}.jsonl"
+            if not path.exists():
+                write_records(path, make(over[start : start + size]))
+                log.info("made %s", path)
+            records += read_records(path, kind)
+            self.progress(stage, min(start + size, len(over)), len(over))
+        return records
+
+    def read(self, stage: str, kind: type[R]) -> list[R]:
+        """The records of a stage that is known to be finished."""
+        return read_records(self.path / f"{stage}.jsonl", kind)
+
+    def found(self, stage: str, kind: type[R]) -> list[R]:
+        """The records of a stage, or none if this round did without it."""
+        return self.read(stage, kind) if (self.path / f"{stage}.jsonl").exists() else []
+
+    def emptied(self, name: str) -> Path:
+        """A fresh folder in this room for a learner, whatever a kill left there."""
+        folder = self.path / name
+        try:
+            if folder.exists():
+                shutil.rmtree(folder)
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise _cannot_write(folder, error) from error
+        return folder
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run directory that this process holds for writing; made by `held`."""
+
+    path: Path
+    """The folder."""
+    progress: Progress
+    """Told how far each stage is."""
+
+    def room(self, t: int) -> Room:
+        """The folder of round t."""
+        return Room(self.path / "rounds" / f"{t:03d}", self.progress)
+
+    def eval_path(self, t: int) -> Path:
+        """Where the metrics of checkpoint theta_t stand."""
+        return self.path / "evals" / f"{t:03d}.json"
+
+    def eval_room(self, name: str) -> Room:
+        """Where the answers to the held-out set `name` lie."""
+        return Room(self.path / "evals" / name, self.progress)
+
+    def state(self) -> RunState | None:
+        """All that the next round needs, or None before the first."""
+        path = self.path / "state.json"
+        if not path.exists():
+            return None
+        fields = json.loads(path.read_bytes())
+        pool = self.room(fields["round"]).read("pool", Prompt)
+        return RunState(**fields, pool=tuple(pool))
+
+    def begin(self, state: RunState, refused: Sequence[Refused]) -> None:
+        """Lay down the state before round 0, and the given prompts that cannot be used."""
+        if refused:
+            write_records(self.path / "refused.jsonl", refused)
+        self._enter(state)
+
+    def close_round(self, after: RunState, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of the round that ends and make `after` the state to go on from."""
+        write_json(self.room(after.round - 1).path / "metrics.json", dict(metrics))
+        self._enter(after)
+
+    def metrics(self, t: int) -> dict[str, float]:
+        """The metrics of round t and the held-out ones of theta_t, as far as they exist."""
+        paths = (self.room(t).path / "metrics.json", self.eval_path(t))
+        return {
+            key: value
+            for path in paths
+            if path.exists()
+            for key, value in json.loads(path.read_bytes()).items()
+        }
+
+    def _enter(self, state: RunState) -> None:
+        write_records(self.room(state.round).path / "pool.jsonl", state.pool)
+        for folder in (self.path / "rounds").iterdir():
+            _sync_folder(folder)
+        write_json(self.path / "state.json", state.model_dump(mode="json", exclude={"pool"}))
+
+    def located(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint with a uri that can be opened from anywhere on this machine."""
+        if not checkpoint.uri.startswith(INSIDE):
+            return checkpoint
+        uri = str(self.path / checkpoint.uri.removeprefix(INSIDE))
+        return Checkpoint(uri=uri, id=checkpoint.id)
+
+    def relative(self, checkpoint: Checkpoint) -> Checkpoint:
+        """The checkpoint with a uri that survives moving the run directory."""
+        home, uri = self.path, Path(checkpoint.uri)
+        if not uri.is_absolute() or not uri.resolve().is_relative_to(home):
+            return checkpoint
+        inside = uri.resolve().relative_to(home).as_posix()
+        return Checkpoint(uri=INSIDE + inside, id=checkpoint.id)
+
+
+@contextmanager
+def held(
+    path: Path,
+    recipe: str,
+    facts: Mapping[str, JsonValue],
+    *,
+    agree: Callable[[str, str], None],
+    progress: Progress,
+) -> Iterator[RunDir]:
+    """Hold a run directory as its one writer.
+
+    Args:
+        path: The folder; made if it is missing.
+        recipe: The whole recipe as YAML; written to `recipe.yaml`.
+        facts: Versions and host, for `run.json`; written once, when the directory is made.
+        agree: Called with the recipe that stands in the folder and with `recipe`, if they differ;
+            raises if the run must not go on with the new one.
+        progress: Told how far each stage is.
+
+    Raises:
+        RunDirError: Another process holds the directory, its format is unknown, or it cannot be
+            written.
+    """
+    with _lock(path):
+        for torn in path.rglob("*.part"):
+            torn.unlink()
+        _check_format(path)
+        standing = path / "recipe.yaml"
+        if standing.exists() and (found := standing.read_text("utf-8")) != recipe:
+            agree(found, recipe)
+        write_whole(standing, [recipe.encode()])
+        if not (path / "run.json").exists():
+            write_json(path / "run.json", {**facts, "format": FORMAT})
+        yield RunDir(path.resolve(), progress)
+
+
+def settle(folder: Path) -> None:
+    """Sync every file below a folder that a plug-in wrote, before a record points at it."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            _sync_folder(path)
+
+
+def attempt_log(path: Path) -> Path:
+    """The log file of this attempt: the first unused `logs/attempt_N.log`."""
+    logs = path / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    return logs / f"attempt_{len(list(logs.glob('attempt_*.log'))) + 1}.log"
+
+
+def _check_format(path: Path) -> None:
+    facts = path / "run.json"
+    if not facts.exists():
+        return
+    try:
+        found = json.loads(facts.read_bytes()).get("format")
+    except (ValueError, AttributeError) as error:
+        raise RunDirError(
+            f"{facts} is no JSON object; restore it, or use another folder"
+        ) from error
+    if found != FORMAT:
+        raise RunDirError(
+            f"{path} has format {found}; this eva reads format {FORMAT}: use the eva that made it"
+        )
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold `logs/lock`, which names its holder; the system frees it when a process dies."""
+    lock = path / "logs" / "lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a+")
+    except OSError as error:
+        raise _cannot_write(lock, error) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise RunDirError(
+                f"{path} is being written by {file.read().strip() or 'another process'}; "
+                "wait for it, stop it, or give this run another folder"
+            ) from error
+        file.truncate(0)
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
+        file.flush()
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _cannot_write(path: Path, error: OSError) -> RunDirError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    what = "free some space" if full else "make the folder writable"
+    return RunDirError(
+        f"cannot write {path}: {error.strerror or error}; {what} and run the same command again, "
+        "it goes on from the last finished stage"
+    )

@@ -1,0 +1,98 @@
+"""Tiny starting checkpoints, and rollouts that they could have made."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from eva.config import DpoLearner
+from eva.records import Checkpoint, Message, Prompt, Response, Rollout
+from tests.tiny import (
+    EOS,
+    SPECIAL,
+    WORDS,
+    tiny_gemma2,
+    tiny_gpt2,
+    tiny_llama,
+    tiny_qwen3,
+    tiny_tokenizer,
+)
+
+TINY = {"llama": tiny_llama, "qwen3": tiny_qwen3, "gemma2": tiny_gemma2, "gpt2": tiny_gpt2}
+DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerBase:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tiny_tokenizer(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture
+def make_start(tmp_path: Path) -> Callable[..., Checkpoint]:
+    """Writes theta_0 of one architecture; only GPT-2 has dropout."""
+
+    def start(kind: str = "llama", dropout: float = 0.0) -> Checkpoint:
+        folder = TINY[kind](tmp_path / f"start-{kind}-{dropout}")
+        if kind == "gpt2":
+            config = folder / "config.json"
+            fields = json.loads(config.read_bytes()) | dict.fromkeys(DROPOUTS, dropout)
+            config.write_text(json.dumps(fields))
+        return Checkpoint(uri=str(folder), id="start")
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def lessons() -> list[Rollout]:
+    """Thirteen groups of three answers of many lengths, sampled tokens known, some cut."""
+    rng = np.random.default_rng(3)
+    return [_rollout(rng) for _ in range(13)]
+
+
+def _rollout(rng: np.random.Generator) -> Rollout:
+    text = " ".join(rng.choice(WORDS, size=rng.integers(1, 9)))
+    answers = tuple(_answer(rng) for _ in range(3))
+    rewards = tuple(float(r) for r in rng.permutation(3))
+    return made_rollout(text, answers, rewards)
+
+
+def _answer(rng: np.random.Generator) -> Response:
+    words = rng.integers(len(WORDS), size=rng.integers(1, 8))
+    text = " ".join(WORDS[word] for word in words)
+    tokens = tuple(len(SPECIAL) + int(word) for word in words)
+    if rng.random() < 0.3:
+        return Response(text=text, tokens=tokens, finish="length")
+    return Response(text=text, tokens=(*tokens, EOS))
+
+
+def made_rollout(
+    text: str, responses: Sequence[Response], rewards: Sequence[float | None]
+) -> Rollout:
+    return Rollout(
+        prompt=Prompt(messages=(Message(role="user", content=text),)),
+        responses=tuple(responses),
+        rewards=tuple(rewards),
+        policy="start",
+        round=0,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_rollout() -> Callable[..., Rollout]:
+    return made_rollout
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., DpoLearner]:
+    """A learner that makes a few small steps; any choice can be given."""
+
+    def config(**choices: object) -> DpoLearner:
+        small = {"kind": "dpo", "beta": 0.3, "lr": 1e-3, "epochs": None, "steps": 3, "batch": 5}
+        return DpoLearner.model_validate(small | choices)
+
+    return config

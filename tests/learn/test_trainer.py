@@ -1,0 +1,405 @@
+"""The update as a whole, against a float64 one that takes one pair at a time without padding."""
+
+import gc
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
+
+from eva.checkpoints import fingerprint
+from eva.config import DpoLearner, HfPolicy
+from eva.errors import BackEndError
+from eva.learn.batches import TokenPair, token_pairs
+from eva.learn.schedule import learning_rate, planned_steps
+from eva.learn.trainer import make_learner
+from eva.pairs import best_worst_pairs
+from eva.records import Checkpoint, Response, Rollout
+
+MakeStart = Callable[..., Checkpoint]
+MakeConfig = Callable[..., DpoLearner]
+Log = list[dict[str, float]]
+SEED = 11
+
+
+@pytest.fixture
+def learn(tmp_path: Path, lessons: list[Rollout]) -> Callable[..., tuple[Checkpoint, Log]]:
+    """Runs a learner into an empty folder: the checkpoint and the log."""
+
+    def learnt(
+        start: Checkpoint,
+        config: DpoLearner,
+        seed: int = SEED,
+        rollouts: Sequence[Rollout] = lessons,
+        policy: HfPolicy | None = None,
+    ) -> tuple[Checkpoint, Log]:
+        out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
+        out.mkdir()
+        checkpoint = make_learner(config, policy)(start, rollouts, out=out, seed=seed)
+        return checkpoint, read_log(out)
+
+    return learnt
+
+
+Learn = Callable[..., tuple[Checkpoint, Log]]
+
+
+def read_log(out: Path) -> Log:
+    return [json.loads(line) for line in (out / "log.jsonl").read_bytes().splitlines()]
+
+
+def read_weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    model = AutoModelForCausalLM.from_pretrained(checkpoint.uri)
+    return {name: weight.detach() for name, weight in model.named_parameters()}
+
+
+def largest_difference(one: Checkpoint, other: Checkpoint) -> float:
+    """Of all weights but GPT-2's attention biases.
+
+    The bias of a key has a gradient of zero but for rounding, and AdamW divides it by its own size.
+    """
+    ours, theirs = read_weights(one), read_weights(other)
+    ours = {name: weight for name, weight in ours.items() if "c_attn.bias" not in name}
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+
+
+def file_bytes(folder: Path) -> dict[str, bytes]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def assert_alike(one: Log, other: Log) -> None:
+    for ours, theirs in zip(one, other, strict=True):
+        # In the first step policy and reference agree, and rounding alone decides who wins.
+        first = {"accuracy": 0.0} if ours["step"] == 1 else {}
+        assert ours | first == pytest.approx(theirs | first, rel=1e-4, abs=1e-5)
+
+
+# ---------------------------------------------------------------- the slow formula
+
+
+def slow_logp(model: Any, prompt: Sequence[int], response: Sequence[int]) -> torch.Tensor:
+    """log pi(y|x) token by token of one unpadded sequence."""
+    logits = model(torch.tensor([[*prompt, *response]])).logits[0].log_softmax(-1)
+    return torch.stack([logits[len(prompt) - 1 + t, y] for t, y in enumerate(response)]).sum()
+
+
+def slow_update(
+    start: Checkpoint, lessons: Sequence[Rollout], config: DpoLearner
+) -> tuple[Any, list[tuple[float, float]]]:
+    """The model in float64 after the update, and the loss and gradient norm of each step.
+
+    The attribute `least` of a weight is the smallest gradient it had in any step, unclipped.
+    """
+    model = AutoModelForCausalLM.from_pretrained(start.uri).double()
+    tokenizer = AutoTokenizer.from_pretrained(start.uri)
+    pairs = token_pairs(best_worst_pairs(lessons).pairs, tokenizer)
+
+    def gap(pair: TokenPair) -> torch.Tensor:
+        chosen = slow_logp(model, pair.prompt, pair.chosen)
+        return chosen - slow_logp(model, pair.prompt, pair.rejected)
+
+    with torch.no_grad():
+        reference = [gap(pair) for pair in pairs]
+    decayed = [
+        {"params": [p], "weight_decay": config.weight_decay * (p.ndim > 1)}
+        for p in model.parameters()
+    ]
+    optimizer = torch.optim.AdamW(decayed, betas=config.betas)
+    plan = planned_steps(len(pairs), config, SEED)
+    report = []
+    for k, step in enumerate(plan):
+        optimizer.zero_grad()
+        mean = torch.zeros((), dtype=torch.float64)
+        for i in step:
+            h = config.beta * (gap(pairs[i]) - reference[i])
+            eps = config.label_smoothing
+            loss = (1 - eps) * torch.log(1 + torch.exp(-h)) + eps * torch.log(1 + torch.exp(h))
+            mean = mean + loss / len(step)
+        mean.backward()
+        norm = torch.sqrt(sum((p.grad**2).sum() for p in model.parameters()))
+        scale = 1.0 if config.clip is None else min(1.0, config.clip / float(norm))
+        for parameter in model.parameters():
+            size = parameter.grad.abs()
+            parameter.least = torch.minimum(parameter.least, size) if k else size
+            parameter.grad.mul_(scale)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(k, len(plan), config)
+        optimizer.step()
+        report.append((mean.item(), norm.item()))
+    return model, report
+
+
+CASES = {
+    "llama": {},
+    "qwen3": {"clip": 0.05, "weight_decay": 0.1, "schedule": "linear", "floor": 0.1},
+    "gemma2": {"label_smoothing": 0.1, "micro_tokens": 90},
+    "gpt2": {"steps": None, "epochs": 1.5, "clip": None, "betas": (0.5, 0.7)},
+}
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_losses_gradients_and_weights_equal_the_slow_formula(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn, lessons: list[Rollout], kind: str
+) -> None:
+    start, config = make_start(kind), make_config(lr=1e-4, **CASES[kind])
+    checkpoint, log = learn(start, config)
+    slow, report = slow_update(start, lessons, config)
+
+    assert [row["loss"] for row in log] == pytest.approx([loss for loss, _ in report], abs=1e-5)
+    assert log[0]["loss"] == pytest.approx(report[0][0], abs=1e-6)
+    assert [row["grad_norm"] for row in log] == pytest.approx([n for _, n in report], rel=1e-4)
+    ours, begun = read_weights(checkpoint), read_weights(start)
+    for name, weight in slow.named_parameters():
+        # AdamW divides a gradient by its own size: where it is zero but for rounding (the bias of
+        # a key), the step is noise of at most the learning rate.
+        is_noise = weight.least < 1e-4
+        difference = (ours[name] - weight).abs()
+        assert bool((difference[~is_noise] < 1e-6).all()), name
+        assert bool((difference[is_noise] < 2 * config.lr * len(log)).all()), name
+    compared = [weight.least >= 1e-4 for weight in slow.parameters()]
+    assert sum(int(c.sum()) for c in compared) > 0.5 * sum(c.numel() for c in compared)
+    assert max(float((ours[name] - begun[name]).abs().max()) for name in ours) > config.lr
+
+
+# ---------------------------------------------------------------- the claims of the learner
+
+
+def test_the_first_loss_is_log_two(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn
+) -> None:
+    _, log = learn(make_start(), make_config())
+    first = log[0]
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert first["reward_chosen"] == pytest.approx(0.0, abs=1e-5)
+    assert first["margin"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_the_log_has_a_line_for_each_step_without_times(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn
+) -> None:
+    _, log = learn(make_start(), make_config(steps=4, warmup=2, schedule="constant"))
+    assert [row["step"] for row in log] == [1, 2, 3, 4]
+    assert [row["lr"] for row in log] == [5e-4, 1e-3, 1e-3, 1e-3]
+    assert [row["pairs"] for row in log] == [5] * 4
+    names = {"step", "loss", "accuracy", "reward_chosen", "reward_rejected", "margin"}
+    assert set(log[0]) == names | {"grad_norm", "lr", "pairs", "tokens"}
+    assert all(
+        row["margin"] == pytest.approx(row["reward_chosen"] - row["reward_rejected"], abs=1e-5)
+        for row in log
+    )
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
+def test_micro_batches_do_not_change_the_update(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn, kind: str
+) -> None:
+    start = make_start(kind)
+    whole, whole_log = learn(start, make_config(micro_tokens=10**6, lr=2e-5))
+    parts, parts_log = learn(start, make_config(micro_tokens=1, lr=2e-5))
+    assert largest_difference(whole, parts) < 1e-6
+    assert_alike(whole_log, parts_log)
+
+
+def test_gradient_checkpointing_does_not_change_the_update(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn
+) -> None:
+    start = make_start("gpt2", dropout=0.1)
+    kept, _ = learn(start, make_config())
+    again, _ = learn(start, make_config(gradient_checkpointing=True))
+    assert largest_difference(kept, again) < 1e-6
+
+
+def test_bfloat16_computes_nearly_the_same_on_float32_weights(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn
+) -> None:
+    start = make_start()
+    exact, exact_log = learn(start, make_config())
+    rough, rough_log = learn(start, make_config(dtype="bfloat16"))
+    assert {w.dtype for w in read_weights(rough).values()} == {torch.float32}
+    assert rough.id != exact.id
+    assert rough_log[0]["grad_norm"] == pytest.approx(exact_log[0]["grad_norm"], rel=0.05)
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn
+) -> None:
+    start = make_start("gpt2", dropout=0.1)
+    (one, _), (two, _), (other, _) = (
+        learn(start, make_config(), seed=seed) for seed in (SEED, SEED, SEED + 1)
+    )
+    assert file_bytes(Path(one.uri).parent) == file_bytes(Path(two.uri).parent)
+    assert one.id == two.id != other.id
+    assert one.id == fingerprint(Path(one.uri))
+
+
+def test_dropout_is_off_for_the_reference_on_for_the_update_and_drawn_from_the_seed_alone(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn
+) -> None:
+    start = make_start("gpt2", dropout=0.3)
+    state = torch.get_rng_state()
+    (_, one), (_, two) = (learn(start, make_config(), seed=SEED) for _ in range(2))
+    assert one == two
+    assert abs(one[0]["loss"] - math.log(2)) > 1e-3
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_learning_widens_the_margin(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn
+) -> None:
+    _, log = learn(make_start(), make_config(steps=20, batch=13, lr=3e-3))
+    assert log[-1]["margin"] > log[9]["margin"] > log[0]["margin"] + 0.5
+    assert log[-1]["accuracy"] == 1.0
+    assert log[-1]["loss"] < 0.4
+
+
+def test_the_start_is_left_untouched_and_the_checkpoint_is_a_whole_model(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn
+) -> None:
+    start = make_start()
+    before = file_bytes(Path(start.uri))
+    checkpoint, _ = learn(start, make_config())
+    assert file_bytes(Path(start.uri)) == before
+    names = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json"}
+    assert names <= {path.name for path in Path(checkpoint.uri).iterdir()}
+    assert start.uri not in str(file_bytes(Path(checkpoint.uri)))
+    chained, _ = learn(checkpoint, make_config())
+    assert chained.id != checkpoint.id
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step(
+    make_start: MakeStart, make_config: MakeConfig, lessons: list[Rollout], tmp_path: Path
+) -> None:
+    start, out = make_start(), tmp_path / "out"
+    before = file_bytes(Path(start.uri))
+    out.mkdir()
+    learner = make_learner(make_config(lr=1e30, warmup=0, schedule="constant"))
+    with pytest.raises(BackEndError, match=r"step 2 of 3 .*1e\+30.*learner\.lr"):
+        learner(start, lessons, out=out, seed=SEED)
+    assert [row["step"] for row in read_log(out)] == [1]
+    assert not (out / "checkpoint").exists()
+    assert file_bytes(Path(start.uri)) == before
+
+
+def test_no_pairs_keep_the_weights_and_are_counted(
+    make_start: MakeStart,
+    make_config: MakeConfig,
+    learn: Learn,
+    make_rollout: Callable[..., Rollout],
+) -> None:
+    answers = [Response(text="w0", tokens=(7, 2)), Response(text="w1", tokens=(8, 2))]
+    ties = [make_rollout("w2", answers, rewards) for rewards in ([1.0, 1.0], [None, 1.0])]
+    start = make_start()
+    checkpoint, log = learn(start, make_config(), rollouts=ties)
+    assert log == []
+    assert largest_difference(start, checkpoint) == 0.0
+    assert checkpoint.id == fingerprint(Path(start.uri))
+    counts = json.loads((Path(checkpoint.uri).parent / "pairs.json").read_bytes())
+    assert counts == {"rollouts": 2, "pairs": 0, "steps": 0, "ties": 1, "missing": 1}
+
+
+def test_pairs_that_no_step_takes_are_allowed(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn
+) -> None:
+    _, log = learn(make_start(), make_config(steps=1, batch=2))
+    assert [row["pairs"] for row in log] == [2]
+
+
+def test_a_start_that_is_no_model_is_refused(
+    make_config: MakeConfig, learn: Learn, tmp_path: Path
+) -> None:
+    with pytest.raises(BackEndError, match="is no causal language model"):
+        learn(Checkpoint(uri=str(tmp_path), id="x"), make_config())
+
+
+def test_the_policy_names_device_and_revision(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn
+) -> None:
+    start = make_start()
+    # A folder has no revisions, so naming one changes nothing.
+    policy = HfPolicy(model=start.uri, revision="main", device="cpu")
+    assert learn(start, make_config(), policy=policy)[0].id == learn(start, make_config())[0].id
+
+
+def test_no_model_stays_in_memory(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn
+) -> None:
+    def alive() -> int:
+        gc.collect()
+        return sum(type(thing) is GPT2LMHeadModel for thing in gc.get_objects())
+
+    start, before = make_start("gpt2"), alive()
+    for _ in range(3):
+        learn(start, make_config(steps=1))
+    assert alive() == before
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import torch
+from eva.config import DpoLearner
+from eva.learn.trainer import make_learner
+from eva.records import Checkpoint
+from eva.store import read_records
+from eva.records import Rollout
+torch.set_num_threads(1)
+start, lessons, config, out, seed = sys.argv[1:]
+learner = make_learner(DpoLearner.model_validate_json(config))
+lessons = read_records(Path(lessons), Rollout)
+print(learner(Checkpoint(uri=start, id="start"), lessons, out=Path(out), seed=int(seed)).id)
+"""
+
+
+def in_own_process(
+    start: Checkpoint, lessons: Sequence[Rollout], config: DpoLearner, out: Path, processes: int = 0
+) -> str:
+    """The last line that `PROGRAM` prints, with the learner in other processes."""
+    out.mkdir()
+    (out / "program.py").write_text(PROGRAM)
+    lines = [rollout.model_dump_json().encode() + b"\n" for rollout in lessons]
+    (out / "lessons.jsonl").write_bytes(b"".join(lines))
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *(launch if processes else []), str(out / "program.py"), start.uri]
+    command += [str(out / "lessons.jsonl"), config.model_dump_json(), str(out), str(SEED)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()[-1]
+
+
+def test_a_second_call_in_a_process_equals_the_first_in_another(
+    make_start: MakeStart,
+    make_config: MakeConfig,
+    learn: Learn,
+    lessons: list[Rollout],
+    tmp_path: Path,
+) -> None:
+    start, config = make_start("gpt2", dropout=0.1), make_config()
+    learn(start, make_config(lr=0.1), seed=1)
+    second, _ = learn(start, config)
+    assert in_own_process(start, lessons, config, tmp_path / "alone") == second.id
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_update_of_one(
+    make_start: MakeStart,
+    make_config: MakeConfig,
+    learn: Learn,
+    lessons: list[Rollout],
+    tmp_path: Path,
+) -> None:
+    # 13 pairs in steps of 4: the last step has a single pair, so one process has none of its own;
+    # 60 padded tokens make one process take more passes than the other.
+    start = make_start()
+    config = make_config(steps=None, epochs=1, batch=4, micro_tokens=60, lr=2e-5)
+    one, log = learn(start, config)
+    in_own_process(start, lessons, config, tmp_path / "two", processes=2)
+    two = Checkpoint(uri=str(tmp_path / "two" / "checkpoint"), id="")
+    assert largest_difference(one, two) < 1e-6
+    assert_alike(log, read_log(tmp_path / "two"))

@@ -1,0 +1,234 @@
+import json
+import re
+import shutil
+import subprocess
+import time
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import vl_convert
+import yaml
+
+from eva.errors import RunDirError
+from eva.records import Child, Response, Rollout
+from eva.report import charts
+from eva.report.page import page, picture
+from tests.report.fake_runs import HOSTILE, write, write_json, write_run
+
+SCRIPTS = 3
+"""The specifications (data), the library and the page's own script."""
+BASE = 1_000_000
+"""Upper bound of what every page carries: the library that draws the charts."""
+
+
+class Elements(HTMLParser):
+    """Every element of a page with its attributes, and the texts outside of scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.inside = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self.inside = tag if tag in ("script", "style") else self.inside
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = "" if tag == self.inside else self.inside
+
+    def handle_data(self, data: str) -> None:
+        if not self.inside:
+            self.texts.append(data)
+
+    def comments(self) -> list[str]:
+        return [tag for tag, _ in self.found if tag == "!--"]
+
+    def count(self, tag: str) -> int:
+        return sum(found == tag for found, _ in self.found)
+
+
+def assert_harmless(text: str) -> Elements:
+    """The page fetches nothing and holds no element or handler that a run smuggled in."""
+    elements = Elements(text)
+    assert elements.count("script") == SCRIPTS and elements.count("style") == 1
+    allowed = {"html head meta link title style body header p h1 span ul li i b em code a nav main "
+               "section h2 h3 div table thead tr th tbody td small br sub details summary figure "
+               "figcaption svg rect circle ins del noscript footer script"}  # fmt: skip
+    assert {tag for tag, _ in elements.found} <= set(" ".join(allowed).split())
+    for tag, attributes in elements.found:
+        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
+        for name in ("src", "href", "srcset", "action", "data", "poster", "background"):
+            value = attributes.get(name) or "#"
+            assert value.startswith("#") or value == "data:,", (tag, attributes)
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "@import" not in style and "url(" not in style and "@font-face" not in style
+    return elements
+
+
+def test_a_page_of_several_runs_is_whole_and_fetches_nothing(three_runs: list[Path]) -> None:
+    text = page(three_runs)
+    elements = assert_harmless(text)
+    assert elements.count("h1") == 1
+    words = " ".join(elements.texts)
+    assert "One seed, not evidence." in words
+    assert "Unfinished" not in words
+    assert len(text) < BASE + 600_000
+
+
+def test_a_policy_forbids_every_fetch_and_every_other_script(three_runs: list[Path]) -> None:
+    metas = [a for tag, a in Elements(page(three_runs)).found if tag == "meta"]
+    policy = next(a["content"] for a in metas if "http-equiv" in a)
+    assert policy is not None and policy.startswith("default-src 'none';")
+    assert "unsafe-eval" not in policy and "http" not in policy
+
+
+def test_one_run_alone_is_shown(three_runs: list[Path]) -> None:
+    words = " ".join(assert_harmless(page(three_runs[:1])).texts)
+    assert "One run, round by round." in words and "Lineage" not in words
+
+
+def test_numbers_of_the_table_are_those_of_the_evaluation_files(three_runs: list[Path]) -> None:
+    text = page(three_runs)
+    cells = re.findall(r'data-metric="([^"]+)" data-run="([^"]+)">([^<]+)<', text)
+    assert len(cells) == 4 * 10  # the start and three runs; two sets with five columns
+    for metric, run, shown in cells:
+        name, t = ("static", 0) if run == "start" else (run, 4)
+        path = next(found for found in three_runs if found.name == name)
+        value = json.loads((path / f"evals/{t:03d}.json").read_text())[metric]
+        assert shown == f"{value:.3f}"
+
+
+def test_hostile_texts_are_shown_and_not_executed(hostile_run: Path) -> None:
+    text = page([hostile_run])
+    elements = assert_harmless(text)
+    words = "".join(elements.texts)
+    for part in ("<script>alert(1)</script>", "{{7*7}}", "<!-- comment", "onerror=alert(1)"):
+        assert part in words
+    assert "\u2028" not in text and "\u202e" not in text and "\x00" not in text
+    assert "U+202E" in words
+    text.encode()
+
+
+def test_hostile_reasons_changes_and_writers_are_escaped(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "eva", rounds=2, prompts=12)
+    room = run / "rounds/001"
+    parent = json.loads((room / "parents.jsonl").read_text().splitlines()[0])["prompt"]["id"]
+    hostile = [
+        Child(parent=parent, method=text, change=text, by=text, flaw=text, raw=text)
+        for text in HOSTILE
+    ]
+    shutil.rmtree(room / "children")
+    write(room / "children/000000.jsonl", hostile)
+    write_json(run / "run.json", {text: text for text in HOSTILE})
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["name"] = HOSTILE[0]
+    recipe["creator"]["info"] = {"kind": "python", "call": HOSTILE[1]}
+    recipe[HOSTILE[9]] = HOSTILE[2]
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert_harmless(page([run]))
+
+
+def test_charts_cannot_end_their_script(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "static", rounds=1, prompts=3)
+    metrics = json.loads((run / "evals/001.json").read_text())
+    metrics["</script><script>alert(1)//\u2028/sampled/reward"] = 0.5
+    write_json(run / "evals/001.json", metrics)
+    (run / "recipe.yaml").write_text(
+        (run / "recipe.yaml").read_text().replace("static", "'<!-- <script>'")
+    )
+    text = page([run])
+    assert Elements(text).count("script") == SCRIPTS
+
+
+def test_a_response_of_a_megabyte_does_not_blow_the_page_up(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", "eva", rounds=2, prompts=6)
+    solved = run / "rounds/001/solved/000000.jsonl"
+    rollouts = [Rollout.model_validate_json(line) for line in solved.read_bytes().splitlines()]
+    long = (Response(text="x" * 1_000_000),) * 8
+    write(solved, [rollout.model_copy(update={"responses": long}) for rollout in rollouts])
+    assert len(page([run])) < BASE + 300_000
+
+
+def test_an_unfinished_run_is_shown_as_far_as_it_is(unfinished_run: Path) -> None:
+    words = " ".join(assert_harmless(page([unfinished_run])).texts)
+    assert "2 of 4 rounds are finished; round 2 has got as far as “solved”" in words
+    assert "Parents and children" in words
+
+
+@pytest.mark.parametrize("missing", ["evals", "rounds", "run.json", "state.json"])
+def test_a_run_without_a_part_is_shown(tmp_path: Path, missing: str) -> None:
+    run = write_run(tmp_path / "run", "eva", rounds=2, prompts=8)
+    part = run / missing
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
+    assert_harmless(page([run]))
+    assert picture([run]).startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    "stage", ["scored.jsonl", "parents.jsonl", "children", "born.jsonl", "solved", "lessons.jsonl"]
+)
+def test_a_round_without_a_stage_is_shown(tmp_path: Path, stage: str) -> None:
+    run = write_run(tmp_path / "run", "eva", rounds=2, prompts=8)
+    part = run / "rounds/001" / stage
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
+    assert_harmless(page([run]))
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunDirError):
+        page([tmp_path])
+    with pytest.raises(RunDirError):
+        picture([tmp_path])
+
+
+def test_every_chart_is_a_specification_that_vega_lite_accepts(three_runs: list[Path]) -> None:
+    text = page(three_runs)
+    found = re.search(
+        r'<script type="application/json" id="charts">(.*?)</script>', text, re.DOTALL
+    )
+    assert found is not None
+    specs = json.loads(found.group(1))
+    places = {a["data-chart"] for _, a in Elements(text).found if "data-chart" in a}
+    assert places == set(specs)
+    for spec in specs.values():
+        vega = vl_convert.vegalite_to_vega({**spec, "width": 300}, vl_version=charts.version())
+        assert vega["marks"]
+
+
+def test_the_picture_is_one_whole_svg_that_names_runs_and_sets(three_runs: list[Path]) -> None:
+    text = picture(three_runs)
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    words = " ".join(root.itertext())
+    for name in ("static", "new", "eva", "hard", "x0"):
+        assert name in words
+    assert "href" not in text and 'fill="white"' not in text
+
+
+def test_a_page_of_the_playground_is_small_and_made_quickly(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / arm, arm, rounds=8, prompts=256) for arm in ("new", "eva")]
+    begin = time.perf_counter()
+    text = page(runs)
+    assert len(text.encode()) < 3_000_000
+    assert time.perf_counter() - begin < 20  # about 3 s on an idle machine
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_a_browser_draws_every_visible_chart_and_runs_nothing_else(
+    tmp_path: Path, hostile_run: Path
+) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(page([hostile_run]), encoding="utf-8")
+    options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
+    options += " --disable-background-networking --disable-component-update"
+    command = ["chromium", *options.split(), f"--user-data-dir={tmp_path / 'profile'}",
+               "--virtual-time-budget=5000", "--dump-dom", f"file://{path}"]  # fmt: skip
+    dumped = subprocess.run(command, capture_output=True, timeout=120, check=True).stdout.decode()
+    visible = re.findall(r'data-chart="[^"]+"[^>]*data-drawn="yes"', dumped)
+    assert len(visible) == 14  # 4 rewards, 4 of the prompts, 2 of the creator, 4 of the learner
+    assert dumped.count("marks") >= len(visible) and "could not be drawn" not in dumped

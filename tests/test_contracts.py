@@ -1,0 +1,191 @@
+"""What plug-ins return is checked at the border; each fault is one sentence, and the run goes on."""
+
+from pathlib import Path
+
+import pytest
+
+from eva.errors import PlugInError, RecipeError
+from tests.world import contents, played
+
+PLUG_INS = """
+import math
+import numpy as np
+from eva import Checkpoint, Child, EvaError, Response, BackEndError, toy
+from eva.toy import reward as sound
+
+def raises(prompts, responses): raise KeyError("score")
+def shape(prompts, responses): return sound(prompts, responses)[:, :2]
+def ragged(prompts, responses): return [[1.0], [1.0, 2.0]]
+def text(prompts, responses): return [["good"] * len(g) for g in responses]
+def infinite(prompts, responses): return sound(prompts, responses) * math.inf
+def all_missing(prompts, responses): return sound(prompts, responses) * math.nan
+def server_down(prompts, responses): raise BackEndError("the judge's server is gone: start it")
+def some_missing(prompts, responses):
+    rewards = sound(prompts, responses)
+    rewards[:, 0] = math.nan
+    return rewards
+def booleans(prompts, responses): return sound(prompts, responses) > 0.5
+
+def one_raises(prompt, response): return 1 / 0
+def one_text(prompt, response): return "7"
+def one_list(prompt, response): return [1.0]
+def one_missing(prompt, response): return None if response.text.startswith("-") else 1.5
+
+def no_children(parents, policy, *, seed): return []
+def not_children(parents, policy, *, seed): return [p.prompt for p in parents]
+def none(parents, policy, *, seed): return None
+def all_flawed(parents, policy, *, seed):
+    return [Child(parent=p.prompt.id, method="m", by="b", flaw="refusal") for p in parents]
+def copies(parents, policy, *, seed):
+    return [Child(parent=p.prompt.id, messages=p.prompt.messages, method="m", by="b") for p in parents]
+
+def no_checkpoint(start, lessons, *, out, seed): return str(out)
+def forgets(start, lessons, *, out, seed): raise RuntimeError("out of memory")
+def stays(start, lessons, *, out, seed): return start
+
+def spread(rewards): return rewards.max(axis=1) - rewards.min(axis=1)
+def scaled(factor): return lambda rewards: factor * spread(rewards)
+number = 3
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    (tmp_path / "plug_ins_for_contracts.py").write_text(PLUG_INS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def python(name: str, kind: str = "python", **more) -> str:
+    rest = "".join(f", {key}: {value}" for key, value in more.items())
+    return f"{{kind: {kind}, call: 'plug_ins_for_contracts:{name}'{rest}}}"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (f"reward={python('raises')}", r"the reward raised KeyError: 'score'; mend it and run"),
+        (f"reward={python('shape')}", r"shape \[3, 2\]; expected .* shape \[3, 4\] for 3 prompts with n=4"),
+        (f"reward={python('ragged')}", r"returned a ragged a list of 2 .*expected numbers of shape \[3, 4\]"),
+        (f"reward={python('text')}", r"values of type <U4, such as 'good'; expected numbers"),
+        (f"reward={python('infinite')}", r"returned inf for response 0 of prompt number 0"),
+        (f"reward={python('all_missing')}", r"returned NaN for all 12 responses of a chunk; nothing can\s+be learnt"),
+        (f"reward={python('one_raises', 'rules')}", r"ZeroDivisionError \(division by zero\) for prompt [0-9a-f]{20}"),
+        (f"reward={python('one_text', 'rules')}", r"returned '7' for prompt [0-9a-f]{20}; expected a number"),
+        (f"reward={python('one_list', 'rules')}", r"returned \[1.0\] for prompt"),
+        (f"creator.evolve={python('no_children')}", r"the evolver returned no children for 2 parents"),
+        (f"creator.evolve={python('not_children')}", r"the evolver returned a list of 2 \(Prompt\); expected"),
+        (f"creator.evolve={python('none')}", r"the evolver returned a NoneType; expected a list of Child"),
+        (f"learner={python('no_checkpoint')}", r"the learner returned a str; expected a Checkpoint"),
+        (f"learner={python('forgets')}", r"the learner raised RuntimeError: out of memory"),
+    ],
+)  # fmt: skip
+def test_a_broken_contract_is_one_sentence_and_the_mended_run_goes_on(here, override, sentence):
+    seam = override.partition("=")[0]
+    with pytest.raises(PlugInError, match=sentence):
+        played(here / "run", "evaluate=null", "chunk=3", override)
+    # Mended: the same stages with the sound plug-in, in the same folder, give an undisturbed run.
+    (here / "run/recipe.yaml").unlink()
+    played(here / "run", "evaluate=null", "chunk=3")
+    played(here / "whole", "evaluate=null", "chunk=3")
+    a, b = contents(here / "run"), contents(here / "whole")
+    assert {k: v for k, v in a.items() if k != "run.json"} == {
+        k: v for k, v in b.items() if k != "run.json"
+    }, seam
+
+
+def test_errors_of_eva_itself_pass_through_a_plug_in(here):
+    from eva.errors import BackEndError
+
+    with pytest.raises(BackEndError, match="start it"):
+        played(here / "run", f"reward={python('server_down')}", "evaluate=null")
+
+
+def test_a_missing_reward_is_left_out_and_counted_never_zero(here):
+    rounds = played(here / "run", f"reward={python('some_missing')}")
+    assert rounds[0][1]["missing"] == 8.0  # one of each of eight prompts
+    assert rounds[0][1]["reward"] > 0.1
+    assert b'"rewards":[null,' in (here / "run/rounds/000/lessons.jsonl").read_bytes()
+    assert rounds[0][1]["hard/greedy/missing"] == 4.0
+
+
+def test_rules_may_miss_a_reward_and_booleans_are_numbers(here):
+    rounds = played(here / "a", f"reward={python('one_missing', 'rules')}", "evaluate=null")
+    assert rounds[0][1]["missing"] > 0
+    assert rounds[0][1]["reward"] == 1.5
+    assert rounds[0][1]["usable"] == 0.0
+    played(here / "b", f"reward={python('booleans')}", "evaluate=null")
+
+
+@pytest.mark.parametrize(("name", "flaw"), [("all_flawed", "refusal"), ("copies", "already in")])
+def test_an_evolver_whose_children_all_fail_leaves_the_pool_to_replay(here, name, flaw):
+    rounds = played(here / "run", f"creator.evolve={python(name)}", "evaluate=null")
+    assert rounds[1][1]["flawed"] == rounds[1][1]["written"] == 2.0
+    assert flaw in (here / "run/rounds/001/children.jsonl").read_text()
+    assert rounds[1][1]["prompts"] == 8.0
+
+
+def test_a_policy_that_breaks_its_contract_is_named(here):
+    from contextlib import contextmanager
+
+    from eva import build, loop
+    from eva.store import held
+    from eva.start import quiet
+    from tests.world import recipe
+
+    sound = build.game(recipe(), here)
+    broken = {
+        "returned a str": lambda prompts, n, *, sampling, seed: "no",
+        r"list of 1 .*for prompt [0-9a-f]{20}; expected a list of 4 Response": lambda prompts, n, *, sampling, seed: [
+            ["x"] for _ in prompts
+        ],
+        r"expected a list of 3 groups": lambda prompts, n, *, sampling, seed: [],
+    }  # fmt: skip
+    for number, (sentence, policy) in enumerate(broken.items()):
+
+        @contextmanager
+        def opened(checkpoint, policy=policy):
+            yield policy
+
+        game = sound.__class__(**{**vars(sound), "open_policy": opened, "evaluation": None})
+        agree = lambda a, b: None  # noqa: E731
+        with (
+            held(Path(f"run{number}"), "x", {}, agree=agree, progress=quiet) as folder,
+            pytest.raises(PlugInError, match=sentence),
+        ):
+            list(loop.run(game, folder))
+
+
+def test_a_learner_may_leave_the_weights_as_they_are(here):
+    rounds = played(here / "run", f"learner={python('stays')}")
+    assert rounds[-1][1]["hard/sampled/win_rate"] == 0.5
+
+
+def test_an_own_metric_serves_with_and_without_arguments(here):
+    played(here / "a", f"creator.info={python('spread')}")
+    played(here / "b", f"creator.info={python('scaled', args='{factor: 2.0}')}")
+    # Min-max weights do not see the factor.
+    a, b = (contents(here / name) for name in "ab")
+    assert a["rounds/002/batch.jsonl"] == b["rounds/002/batch.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            "nowhere_to_be_found:f",
+            r"'nowhere_to_be_found' cannot be imported \(ModuleNotFoundError",
+        ),
+        ("plug_ins_for_contracts:raise_", r"there is no 'raise_'; did you mean 'raises'\?"),
+        ("plug_ins_for_contracts:number", r"is a int; expected a function"),
+    ],
+)
+def test_a_function_that_cannot_be_found_is_one_sentence(here, call, sentence):
+    with pytest.raises(RecipeError, match=sentence):
+        played(here / "run", f"reward={{kind: python, call: '{call}'}}")
+
+
+def test_wrong_arguments_for_an_own_function_are_one_sentence(here):
+    with pytest.raises(RecipeError, match=r"scaled cannot be called with \{'wrong': 1\}"):
+        played(here / "run", f"creator.info={python('scaled', args='{wrong: 1}')}")

@@ -1,0 +1,81 @@
+"""The arrows of the house point one way, and a file or function that grows too long is seen."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parent.parent / "src" / "eva"
+
+LEVELS = [
+    {"errors", "seeds"},
+    {"records"},
+    {"protocols"},
+    {"config", "formulas", "contracts", "adapt", "checkpoints", "pairs"},
+    {"store", "recipe", "game", "reading"},
+    {"stages", "toy"},
+    {"evaluation"},
+    {"loop"},
+    {"backends", "learn", "playground", "sources", "report"},
+    {"build"},
+    {"start"},
+    {"study"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
+"""From what everything rests on to what rests on everything."""
+
+PLUG_INS = {"backends", "learn", "playground", "sources", "report"}
+MAY_IMPORT_PLUG_INS = {"build": PLUG_INS, "cli": {"report", "playground"}}
+CORE_FOR_PLUG_INS = {
+    "errors", "seeds", "records", "protocols", "config", "formulas", "checkpoints", "pairs",
+    "reading", "contracts", "store",
+}  # fmt: skip
+
+
+def modules() -> list[Path]:
+    return sorted(SRC.rglob("*.py"))
+
+
+def part(path: Path) -> str:
+    return path.relative_to(SRC).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """The parts of eva that a module imports, wherever in its text."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "eva":
+            names = [node.module] if node.module != "eva" else [f"eva.{a.name}" for a in node.names]
+            found |= {name.split(".")[1] for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("eva.")}
+    return {name for name in found if (SRC / name).is_dir() or (SRC / f"{name}.py").exists()}
+
+
+def level(name: str) -> int:
+    return next(i for i, names in enumerate(LEVELS) if name in names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(SRC).as_posix())
+def test_imports_point_one_way(path):
+    here = part(path)
+    for other in imported(path) - {here}:
+        if here in PLUG_INS:
+            assert other in CORE_FOR_PLUG_INS, f"the plug-in {here} imports {other}"
+        elif other in PLUG_INS:
+            assert other in MAY_IMPORT_PLUG_INS.get(here, set()), f"{here} imports {other}"
+        else:
+            assert level(other) < level(here), f"{here} imports {other}, which stands above it"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: p.relative_to(SRC).as_posix())
+def test_files_and_functions_stay_short_and_flat(path):
+    text = path.read_text("utf-8")
+    assert text.count("\n") <= 400
+    assert len(path.relative_to(SRC).parts) <= 2
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+            length = (body[-1].end_lineno or 0) - body[0].lineno + 1
+            assert length <= 40, f"{node.name} has {length} lines"

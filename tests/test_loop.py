@@ -1,0 +1,270 @@
+"""Claims about the game that must hold in code; all in the world of numbers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eva import seeds, toy
+from eva.records import Child, Prompt, Rollout, ScoredPrompt
+from eva.store import read_records
+from tests.world import contents, played, recipe
+
+
+def stage(path: Path, t: int, name: str, kind):
+    return read_records(path / f"rounds/{t:03d}/{name}.jsonl", kind)
+
+
+@pytest.fixture(scope="module")
+def game(tmp_path_factory):
+    path = tmp_path_factory.mktemp("game") / "run"
+    return path, played(path)
+
+
+def test_a_round_leaves_every_stage_under_its_own_name(game):
+    path, _ = game
+    names = {entry.name.removesuffix(".jsonl") for entry in (path / "rounds/001").iterdir()}
+    assert names == {
+        "pool", "tried", "scored", "parents", "written", "children", "born", "batch", "solved",
+        "lessons", "learn", "checkpoint", "metrics.json",
+    }  # fmt: skip
+
+
+def test_round_0_is_plain(game):
+    path, _ = game
+    assert not (path / "rounds/000/scored.jsonl").exists()
+    pool = stage(path, 0, "pool", Prompt)
+    assert [r.prompt for r in stage(path, 0, "lessons", Rollout)] == pool
+
+
+def test_parents_are_a_quarter_of_the_pool_and_children_four_of_each(game):
+    path, _ = game
+    parents = stage(path, 1, "parents", ScoredPrompt)
+    children = stage(path, 1, "children", Child)
+    assert len(parents) == 2  # round(0.25 * 8)
+    assert len(children) == 8  # 4 each
+    assert {c.parent for c in children} == {p.prompt.id for p in parents}
+    assert all(c.by == "toy" for c in children)
+
+
+def test_scores_are_best_minus_worst_and_know_their_age(game):
+    path, _ = game
+    scored = stage(path, 2, "scored", ScoredPrompt)
+    tried = {
+        r.prompt.id: r
+        for file in sorted((path / "rounds/002/tried").iterdir())
+        for r in read_records(file, Rollout)
+    }
+    for one in scored:
+        rewards = tried[one.prompt.id].rewards
+        assert one.info == pytest.approx(max(rewards) - min(rewards))
+        assert (one.round, one.policy) == (2, tried[one.prompt.id].policy)
+
+
+def test_lessons_are_four_fifths_newborn_and_the_pool_keeps_its_size(game):
+    path, _ = game
+    batch = stage(path, 1, "batch", Prompt)
+    assert len(batch) == 8
+    assert sum(prompt.born == 1 for prompt in batch) == 6  # round(0.8 * 8)
+    assert [r.prompt for r in stage(path, 1, "lessons", Rollout)] == batch
+    assert stage(path, 2, "pool", Prompt) == batch
+
+
+def test_a_replayed_prompt_that_was_just_tried_is_not_answered_again(game):
+    path, _ = game
+    solved = [r for f in (path / "rounds/001/solved").iterdir() for r in read_records(f, Rollout)]
+    assert {r.prompt.born for r in solved} == {1}
+    policies = {r.policy for r in stage(path, 1, "lessons", Rollout)}
+    assert len(policies) == 1
+
+
+def test_every_answer_of_a_round_comes_from_the_policy_the_round_began_with(game):
+    path, _ = game
+    before = json.loads((path / "rounds/000/checkpoint.jsonl").read_text())
+    assert {r.policy for r in stage(path, 1, "lessons", Rollout)} == {before["id"]}
+
+
+def test_evolved_prompts_get_harder_and_the_policy_follows(game):
+    path, rounds = game
+    first, last = ([toy.difficulty(p) for p in stage(path, t, "pool", Prompt)] for t in (0, 3))
+    assert min(last) > min(first)
+    assert rounds[-1][1]["hard/sampled/reward"] > rounds[0][1]["hard/sampled/reward"]
+
+
+def test_the_game_beats_the_same_prompts_on_harder_ones(tmp_path):
+    # Three seeds; static prompts have nothing left to teach once the skill exceeds them.
+    gains = []
+    for seed in (1, 2, 3):
+        ends = []
+        for arm in ("seed=0", "creator=null"):
+            path = tmp_path / f"{arm}-{seed}"
+            ends.append(
+                played(
+                    path,
+                    f"seed={seed}",
+                    "rounds=8",
+                    "prompts.n=32",
+                    arm.replace("seed=0", f"seed={seed}"),
+                )[-1][1]
+            )
+        gains.append(ends[0]["hard/sampled/reward"] - ends[1]["hard/sampled/reward"])
+    assert min(gains) > 0.1
+
+
+def test_twice_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
+    played(tmp_path / "a")
+    played(tmp_path / "b")
+    played(tmp_path / "c", "seed=2")
+    a, b, c = (contents(tmp_path / name) for name in "abc")
+    assert a == b
+    assert a["rounds/001/lessons.jsonl"] != c["rounds/001/lessons.jsonl"]
+
+
+def test_answers_do_not_depend_on_the_chunks(tmp_path):
+    played(tmp_path / "a", "chunk=3")
+    played(tmp_path / "b", "chunk=100")
+    a, b = (contents(tmp_path / name)["rounds/002/lessons.jsonl"] for name in "ab")
+    assert a == b
+
+
+def test_last_reuses_the_rewards_of_the_last_lessons(tmp_path):
+    played(tmp_path / "run", "creator.estimate=last")
+    assert not (tmp_path / "run/rounds/001/tried").exists()
+    lessons = stage(tmp_path / "run", 0, "lessons", Rollout)
+    scored = stage(tmp_path / "run", 1, "scored", ScoredPrompt)
+    assert [s.prompt for s in scored] == [r.prompt for r in lessons]
+    assert {s.round for s in scored} == {0}
+    # A stale answer is no lesson: what is replayed is answered by the current policy.
+    assert {r.round for r in stage(tmp_path / "run", 1, "lessons", Rollout)} == {1}
+
+
+def test_last_in_the_very_first_round_has_nothing_to_reuse_and_answers_the_pool(tmp_path):
+    played(tmp_path / "run", "creator.estimate=last", "creator.start=0")
+    assert (tmp_path / "run/rounds/000/tried").is_dir()
+    assert not (tmp_path / "run/rounds/001/tried").exists()
+
+
+def test_without_an_evolver_the_parents_are_the_lessons_and_the_pool_stays(tmp_path):
+    played(tmp_path / "run", "creator.evolve=null")
+    pool = stage(tmp_path / "run", 0, "pool", Prompt)
+    parents = stage(tmp_path / "run", 2, "parents", ScoredPrompt)
+    lessons = stage(tmp_path / "run", 2, "lessons", Rollout)
+    assert [r.prompt for r in lessons] == [p.prompt for p in parents]
+    assert stage(tmp_path / "run", 3, "pool", Prompt) == pool
+
+
+def test_new_prompts_take_turns_round_by_round(tmp_path):
+    played(tmp_path / "run", "creator=null", "new_prompts={kind: toy, n: 16, seed: 5}")
+    new = toy.prompts(
+        recipe("new_prompts={kind: toy, n: 16, seed: 5}", "creator=null").new_prompts, 1
+    )
+    assert stage(tmp_path / "run", 1, "pool", Prompt) == new[:8]
+    assert stage(tmp_path / "run", 2, "pool", Prompt) == new[8:]
+
+
+@pytest.mark.parametrize("source", ["pool", "parents", "first"])
+def test_replay_comes_from_where_the_recipe_says(tmp_path, source):
+    path = tmp_path / "run"
+    played(path, f"creator.replay={source}", "prompts.n=40", "rounds=4")
+    allowed = {
+        "pool": {p.id for p in stage(path, 3, "pool", Prompt)},
+        "parents": {p.prompt.id for p in stage(path, 3, "parents", ScoredPrompt)},
+        "first": {p.id for p in stage(path, 0, "pool", Prompt)},
+    }[source]
+    replayed = [p for p in stage(path, 3, "batch", Prompt) if p.born != 3]
+    assert len(replayed) == 8  # 40 - round(0.8 * 40)
+    assert {p.id for p in replayed} <= allowed
+
+
+def test_evaluation_measures_theta_0_every_so_often_and_the_last(tmp_path):
+    rounds = played(tmp_path / "run", "rounds=5", "evaluate.every=2")
+    assert sorted(f.name for f in (tmp_path / "run/evals").glob("*.json")) == [
+        "000.json", "002.json", "004.json", "005.json",
+    ]  # fmt: skip
+    assert rounds[0][1]["hard/sampled/win_rate"] == 0.5
+    assert "hard/sampled/reward" not in rounds[1][1]
+
+
+def test_a_finished_run_is_read_not_played(tmp_path):
+    first = played(tmp_path / "run")
+    before = contents(tmp_path / "run")
+    assert played(tmp_path / "run") == first[-1:]
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_finished_run_can_be_given_more_rounds(tmp_path):
+    played(tmp_path / "run", "rounds=2")
+    played(tmp_path / "run", "rounds=4")
+    played(tmp_path / "whole", "rounds=4")
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+# ---------------------------------------------------------------- kill -9
+
+
+def killed_at(path: Path, event: int) -> bool:
+    """Play in a child process that kills itself at its n-th write; whether it was killed.
+
+    Python announces each opening of a file and each rename before it is done, so the kill falls
+    before a stage is written, and after it is written but not yet in its place.
+    """
+    pid = os.fork()
+    if pid == 0:
+        seen = 0
+
+        def hook(name, args):
+            nonlocal seen
+            is_part = name == "open" and str(args[0]).endswith((".part", "skill.json"))
+            if (is_part and args[1] in ("wb", "w")) or name == "os.rename":
+                seen += 1
+                if seen == event:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        played(path)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    return os.WIFSIGNALED(status)
+
+
+def test_a_run_killed_at_any_write_goes_on_byte_for_byte(tmp_path):
+    played(tmp_path / "whole")
+    whole = contents(tmp_path / "whole")
+    event = 1
+    while killed_at(tmp_path / f"run{event}", event):
+        played(tmp_path / f"run{event}")
+        assert contents(tmp_path / f"run{event}") == whole, f"killed at write {event}"
+        event += 1
+    # Three rounds write some fifteen files each, in chunks of three prompts; two events a file.
+    assert event > 100
+
+
+def test_a_run_killed_again_and_again_arrives_all_the_same(tmp_path):
+    played(tmp_path / "whole")
+    for _ in range(40):
+        if not killed_at(tmp_path / "run", 9):
+            break
+    else:
+        pytest.fail("the run makes no progress between kills")
+    assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+def test_importing_eva_and_checking_a_recipe_load_nothing_heavy():
+    program = (
+        "import sys, eva; before = set(sys.modules)\n"
+        "import eva.cli.main, eva.cli.check\n"
+        "eva.cli.check.check('toy'); eva.cli.check.check('playground-eva', 'playground-new')\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'accelerate', 'altair', 'pandas'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "assert not {'typer', 'rich', 'yaml'} & before, before\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_draw_of_a_round_has_its_own_name():
+    assert len({seeds.child(1, name, 2) for name in ("answer", "select", "mix", "evolve")}) == 4

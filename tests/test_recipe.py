@@ -1,0 +1,151 @@
+"""From YAML to a recipe: base files, overrides, differences, and one sentence for each mistake."""
+
+import pytest
+import yaml
+
+from eva import recipe as recipes
+from eva.config import Recipe
+from eva.errors import RecipeError
+from tests.world import recipe
+
+TOY = recipes.found("toy").read_text()
+
+
+def written(tmp_path, text: str, name: str = "r.yaml") -> str:
+    path = tmp_path / name
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", recipes.shipped())
+def test_every_shipped_recipe_is_sound_and_survives_yaml(name):
+    loaded = recipes.load(name)
+    assert loaded.name == name
+    assert Recipe.model_validate(yaml.safe_load(recipes.as_yaml(loaded))) == loaded
+
+
+def test_the_arms_of_the_playground_differ_in_a_line_or_two():
+    eva = recipes.load("playground-eva")
+    found = {
+        name: {key for key, _, _ in recipes.differences(eva, recipes.load(f"playground-{name}"))}
+        for name in ("uniform", "greedy", "no-evolve")
+    }
+    assert found["uniform"] == {"name", "creator.info"}
+    assert found["greedy"] == {"name", "creator.select.kind", "creator.select.floor"}
+    assert {k.rpartition("evolve")[1] or k for k in found["no-evolve"]} == {
+        "name", "creator.estimate", "evolve",
+    }  # fmt: skip
+
+
+def test_a_base_is_merged_and_another_kind_replaces_a_part(tmp_path):
+    written(tmp_path, TOY, "base.yaml")
+    text = "base: base.yaml\nname: mine\nn: 7\ncreator: {select: {kind: greedy}, fresh: 0.5}\n"
+    mine = recipes.load(written(tmp_path, text))
+    assert (mine.n, mine.creator.fresh, mine.creator.select.kind) == (7, 0.5, "greedy")
+    assert mine.creator.evolve.children == 4
+    assert mine.creator.select.keep == 0.25
+
+
+def test_a_base_may_be_a_shipped_recipe_and_a_part_may_be_taken_away(tmp_path):
+    mine = recipes.load(written(tmp_path, "base: toy\nname: mine\ncreator: null\n"))
+    assert mine.creator is None
+
+
+def test_paths_are_relative_to_the_recipe_that_names_them(tmp_path):
+    (tmp_path / "deep").mkdir()
+    below = TOY.replace("{kind: toy, n: 32}\nreward", "{kind: jsonl, path: p.jsonl}\nreward")
+    written(tmp_path, below, "deep/base.yaml")
+    mine = recipes.load(written(tmp_path, "base: deep/base.yaml\nname: mine\n"))
+    assert mine.prompts.path == str(tmp_path / "deep/p.jsonl")
+
+
+def test_a_data_set_beside_the_recipe_is_a_folder_and_elsewhere_a_hub_id(tmp_path):
+    (tmp_path / "here").mkdir()
+    text = TOY.replace("{kind: toy, n: 32}\nreward", "{kind: dataset, path: PLACE}\nreward")
+    for place, expected in (("here", str(tmp_path / "here")), ("org/set", "org/set")):
+        mine = recipes.load(written(tmp_path, text.replace("PLACE", place)))
+        assert mine.prompts.path == expected
+
+
+def test_overrides_come_last_and_are_yaml():
+    changed = recipes.load("toy", ["learner.lr=1e-3", "creator.info=var", "evaluate=null"])
+    assert (changed.learner.lr, changed.creator.info, changed.evaluate) == (0.001, "var", None)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("learner.beta=1", r"unknown key 'learner\.beta'; .*known: kind, lr"),
+        ("creator.inof=var", r"unknown key 'creator\.inof'; did you mean 'info'\?"),
+        (
+            "creator.select={kind: greedy, kepe: 1}",
+            r"unknown key 'creator\.select\.kepe'; did you mean 'keep'\?",
+        ),
+        ("evaluate.sets.easy.nn=1", r"unknown key 'evaluate\.sets\.easy\.nn'; .*known: high"),
+        ("rouns=3", r"unknown key 'rouns'; did you mean 'rounds'\?"),
+        ("rounds=many", r"rounds: input should be a valid integer.*, not 'many'"),
+        ("rounds=0", r"rounds: input should be greater than or equal to 1, not 0"),
+        ("sampling.top_p=2", r"sampling\.top_p: input should be less than or equal to 1, not 2"),
+        ("learner.kind=dpoo", r"learner\.kind is 'dpoo'; did you mean 'dpo'\? known: dpo, python"),
+        (
+            "evaluate.sets.new={n: 3}",
+            r"'evaluate\.sets\.new' has no 'kind', which says what kind of part it is",
+        ),
+        ("reward={kind: rules}", r"the key 'reward\.call' is missing"),
+        ("reward={kind: rules, call: 'no colon'}", r"reward\.call: string should match pattern"),
+        ("new_prompts={kind: toy}", r"creator and new_prompts exclude each other"),
+        ("learner={kind: dpo, steps: 3}", r"learner: give either epochs or steps"),
+        ("novalue", r"--set 'novalue': expected key=value"),
+        ("=3", r"expected key=value"),
+        ("n={", r"'\{' is no YAML value"),
+        ("creator.info=nonsense", r"creator\.info"),
+    ],
+)
+def test_a_mistake_is_one_sentence(override, sentence):
+    with pytest.raises(RecipeError, match=sentence) as caught:
+        recipes.load("toy", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_several_mistakes_are_counted():
+    with pytest.raises(RecipeError, match=r"\(and 1 more\)"):
+        recipes.load("toy", ["rouns=3", "nn=4"])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name: [", r"r\.yaml is no YAML"),
+        ("- a\n- b\n", r"r\.yaml holds list; expected keys and values"),
+        ("", r"r\.yaml holds NoneType"),
+        ("base: 3\n", r"base is 3; expected a path or the name of a recipe"),
+        ("base: playground-evo\n", r"no recipe 'playground-evo'.*did you mean 'playground-eva'\?"),
+        ("name: x\n", r"the key 'rounds' is missing"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_one_sentence(tmp_path, text, sentence):
+    with pytest.raises(RecipeError, match=sentence):
+        recipes.load(written(tmp_path, text))
+
+
+def test_a_recipe_that_is_not_utf8_is_one_sentence(tmp_path):
+    (tmp_path / "r.yaml").write_bytes(b"name: \xff")
+    with pytest.raises(RecipeError, match="is no YAML"):
+        recipes.load(str(tmp_path / "r.yaml"))
+
+
+def test_an_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(RecipeError, match=r"no recipe 'tou': no such file, .*'toy'\? known: .*toy"):
+        recipes.load("tou")
+
+
+def test_differences_name_dotted_keys_and_both_values():
+    assert recipes.differences(recipe(), recipe("n=5", "creator=null"))[0] == ("n", 4, 5)
+    keys = [key for key, _, _ in recipes.differences(recipe(), recipe("creator=null"))]
+    assert "creator.info" in keys
+    assert recipes.differences(recipe(), recipe()) == []
+
+
+def test_the_digest_sees_every_key_but_the_number_of_rounds():
+    assert recipes.digest(recipe()) == recipes.digest(recipe("rounds=9"))
+    assert recipes.digest(recipe()) != recipes.digest(recipe("seed=9"))

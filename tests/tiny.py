@@ -1,0 +1,99 @@
+"""Tiny random models with their own tokenizers, made on the spot: no network."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
+from transformers.utils import logging
+
+SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<system>", "<user>", "<assistant>")
+WORDS = tuple(f"w{i}" for i in range(32))
+PAD, BOS, EOS = 0, 1, 2
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %} <{{ m.role }}> {{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %} <assistant>{% endif %}"
+)
+SHAPE = {
+    "vocab_size": len(SPECIAL) + len(WORDS),
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    # Far from uniform, so that a wrong mask or position changes greedy answers.
+    "initializer_range": 0.3,
+    "pad_token_id": PAD,
+    "bos_token_id": BOS,
+    "eos_token_id": EOS,
+}
+
+
+def tiny_tokenizer(path: Path) -> None:
+    """Words "w0" ... "w31"; like Llama's it puts <bos> before every text that it encodes."""
+    vocabulary = {word: i for i, word in enumerate((*SPECIAL, *WORDS))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", BOS)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        chat_template=TEMPLATE,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+    ).save_pretrained(path)
+
+
+def tiny_llama(path: Path) -> Path:
+    return _saved(LlamaConfig(**SHAPE), path)
+
+
+def tiny_qwen3(path: Path) -> Path:
+    return _saved(Qwen3Config(**SHAPE), path)
+
+
+def tiny_gemma2(path: Path, sliding_window: int = 5) -> Path:
+    """Half of its layers see the last `sliding_window` tokens; its logits are soft-capped."""
+    config = Gemma2Config(**SHAPE, sliding_window=sliding_window, query_pre_attn_scalar=8)
+    return _saved(config, path)
+
+
+def tiny_gpt2(path: Path) -> Path:
+    """Learned positions; input and output embeddings are one."""
+    config = GPT2Config(
+        vocab_size=SHAPE["vocab_size"],
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=64,
+        initializer_range=0.3,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+    )
+    return _saved(config, path)
+
+
+def _saved(config: PreTrainedConfig, path: Path) -> Path:
+    drawn = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    if drawn:
+        logging.enable_progress_bar()
+    tiny_tokenizer(path)
+    return path
