@@ -4,10 +4,10 @@
     python bench/sampler.py --only playground --turns 9
 
 Random weights, float32, one thread. `generate` gets its prompts tokenised, sorted by length,
-left-padded, in the batch size and with the cache (dynamic or static) that were fastest in a trial;
-what it returns may stay a tensor of ids. eva's time begins with chats and ends with `Response`
-records: chat template, ids, sampling, log-probabilities, text. The two run in turn, and the ratio is
-the median of the ratios within one turn, so that a machine that slows down slows both.
+left-padded, in the batch size and with the cache (dynamic or static) that were fastest in a trial,
+and what it returns stays a tensor of ids. eva's time begins with chats and ends with `Response`
+records: chat template, ids, sampling, log-probabilities, text. The two run in turn, and the ratio
+is the median of the ratios within one turn, so that a machine that slows down slows both.
 """
 
 import os
@@ -16,6 +16,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # read once, when torch is imported
 
 import argparse
 import datetime
+import gc
 import platform
 import random
 import tempfile
@@ -44,9 +45,17 @@ from eva.config import HfPolicy
 from eva.protocols import Policy
 from eva.records import Checkpoint, Message, Prompt, Sampling
 
+# transformers types these in part, which is worse for mypy than not at all.
+AUTO: Any = AutoModelForCausalLM
+TOKENIZER: Any = PreTrainedTokenizerFast
+QUIET: Any = transformers.utils.logging
+
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<assistant>")
 PAD, BOS, EOS = 0, 1, 2
 TEMPLATE = "<bos> {% for turn in messages %}{{ turn.content }} {% endfor %}<assistant>"
+"""What eva renders."""
+RENDERED = "<bos> {} <assistant>"
+"""The same for one turn, for `generate`."""
 REPORT = Path(__file__).parents[1] / "docs" / "bench-sampler.md"
 
 
@@ -117,9 +126,7 @@ def cases() -> list[Case]:
         "eos_token_id": EOS,
     }
     drawn = Sampling(temperature=1.0, top_p=1.0, max_tokens=11)
-    small = Load(
-        prompts=256, n=8, words=(2, 8), sampling=drawn, batches=(256, 512, 1024, 2048)
-    )
+    small = Load(prompts=256, n=8, words=(2, 8), sampling=drawn, batches=(256, 512, 1024, 2048))
     big = Load(
         prompts=32, n=4, words=(8, 40), sampling=Sampling(max_tokens=32), batches=(32, 64, 128)
     )
@@ -137,7 +144,7 @@ def save_model(config: PreTrainedConfig, folder: Path) -> int:
     The end token of a GPT-2 gets a larger logit, so that its answers end after about seven tokens.
     """
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config)
+    model = AUTO.from_config(config)
     if config.model_type == "gpt2":
         end = model.transformer.wte.weight.detach()[EOS]
         model.transformer.ln_f.bias.detach().add_(1.35 * end / (end @ end))
@@ -145,7 +152,7 @@ def save_model(config: PreTrainedConfig, folder: Path) -> int:
     words = (*SPECIAL, *(f"w{i}" for i in range(config.vocab_size - len(SPECIAL))))
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(
+    TOKENIZER(
         tokenizer_object=tokenizer,
         chat_template=TEMPLATE,
         pad_token="<pad>",
@@ -179,9 +186,9 @@ def eva_arm(policy: Policy, case: Case) -> Callable[[int], int]:
 
 def generate_arm(folder: Path, case: Case, batch: int, cache: str) -> Callable[[int], int]:
     """Answers all prompts once with `generate`; returns the number of tokens."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder, padding_side="left")
-    texts = [TEMPLATE_TEXT.format(prompt.messages[0].content) for prompt in chats(case)]
+    model = AUTO.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = TOKENIZER.from_pretrained(folder, padding_side="left")
+    texts = [RENDERED.format(prompt.messages[0].content) for prompt in chats(case)]
     texts.sort(key=lambda text: -len(text.split()))
     load, size = case.load, batch // case.load.n
     inputs = [
@@ -211,11 +218,9 @@ def generate_arm(folder: Path, case: Case, batch: int, cache: str) -> Callable[[
     return run
 
 
-TEMPLATE_TEXT = "<bos> {} <assistant>"
-
-
 def speed(run: Callable[[int], int], seed: int) -> tuple[float, int]:
-    """Tokens per CPU-second, and tokens."""
+    """Tokens per CPU-second, and tokens; nobody pays for the garbage of the arm before."""
+    gc.collect()
     start = time.process_time()
     tokens = run(seed)
     return tokens / (time.process_time() - start), tokens
@@ -297,8 +302,8 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7, help="turns of both arms")
     parser.add_argument("--trials", type=int, default=2, help="turns in which settings are tried")
     given = parser.parse_args()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    QUIET.set_verbosity_error()
+    QUIET.disable_progress_bar()
     chosen = [case for case in cases() if given.only in (None, case.name)]
     rows = []
     for case in chosen:

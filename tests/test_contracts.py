@@ -130,8 +130,8 @@ def test_a_policy_that_breaks_its_contract_is_named(here):
     from contextlib import contextmanager
 
     from eva import build, loop
-    from eva.store import held
     from eva.start import quiet
+    from eva.store import held
     from tests.world import recipe
 
     sound = build.game(recipe(), here)

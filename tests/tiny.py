@@ -58,17 +58,25 @@ def tiny_tokenizer(path: Path) -> None:
 
 
 def tiny_llama(path: Path) -> Path:
-    return _saved(LlamaConfig(**SHAPE), path)
+    return save_tiny(LlamaConfig(**SHAPE), path)
 
 
 def tiny_qwen3(path: Path) -> Path:
-    return _saved(Qwen3Config(**SHAPE), path)
+    return save_tiny(Qwen3Config(**SHAPE), path)
 
 
 def tiny_gemma2(path: Path, sliding_window: int = 5) -> Path:
-    """Half of its layers see the last `sliding_window` tokens; its logits are soft-capped."""
-    config = Gemma2Config(**SHAPE, sliding_window=sliding_window, query_pre_attn_scalar=8)
-    return _saved(config, path)
+    """Half of its layers see the last `sliding_window` tokens; its logits are soft-capped.
+
+    The embeddings are not tied: a random tied model of this kind says its last token for ever.
+    """
+    config = Gemma2Config(
+        **SHAPE,
+        sliding_window=sliding_window,
+        query_pre_attn_scalar=8,
+        tie_word_embeddings=False,
+    )
+    return save_tiny(config, path)
 
 
 def tiny_gpt2(path: Path) -> Path:
@@ -84,10 +92,11 @@ def tiny_gpt2(path: Path) -> Path:
         bos_token_id=BOS,
         eos_token_id=EOS,
     )
-    return _saved(config, path)
+    return save_tiny(config, path)
 
 
-def _saved(config: PreTrainedConfig, path: Path) -> Path:
+def save_tiny(config: PreTrainedConfig, path: Path) -> Path:
+    """A random model of this config, always the same one, and the tokenizer beside it."""
     drawn = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     with torch.random.fork_rng():

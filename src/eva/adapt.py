@@ -22,7 +22,7 @@ def per_response(score: Callable[[Prompt, Response], float | None]) -> Reward:
 
     def one(prompt: Prompt, response: Response) -> float:
         try:
-            value = score(prompt, response)
+            value: object = score(prompt, response)
         except Exception as error:
             raise PlugInError(
                 f"the reward raised {type(error).__name__} ({error}) for prompt {prompt.id} and "
@@ -31,7 +31,7 @@ def per_response(score: Callable[[Prompt, Response], float | None]) -> Reward:
             ) from error
         if value is None:
             return np.nan
-        if isinstance(value, str | bytes) or not np.isscalar(value):
+        if not isinstance(value, float | int | np.number | np.bool_):
             raise PlugInError(
                 f"the reward returned {value!r:.60} for prompt {prompt.id}; expected a number, or "
                 "None for a missing reward"

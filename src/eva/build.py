@@ -216,7 +216,8 @@ def reward(part: RewardPart, here: Path) -> Reward:
         case RulesReward():
             return adapt.per_response(named(part.call, here))
         case PythonCall():
-            return called(part, here)
+            own: Reward = called(part, here)
+            return own
         case _:
             assert_never(part)
 
@@ -263,7 +264,8 @@ def evolver(part: PlaygroundEvolver | ToyEvolver | PythonCall, here: Path) -> Ev
 
             return evolve.make_evolver(part)
         case PythonCall():
-            return called(part, here)
+            own: Evolver = called(part, here)
+            return own
         case _:
             assert_never(part)
 
@@ -274,7 +276,8 @@ def learner(recipe: Recipe, here: Path) -> Learner:
         case ToyLearner() as part:
             return eva.toy.make_learner(part)
         case PythonCall() as part:
-            return called(part, here)
+            own: Learner = called(part, here)
+            return own
         case DpoLearner() as part:
             if not isinstance(recipe.policy, HfPolicy):
                 raise RecipeError(

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("altair", reason="needs the extra: pip install 'eva-rlhf[report]'")
 pytest.importorskip("vl_convert", reason="needs the extra: pip install 'eva-rlhf[report]'")
 
-from tests.report.fake_runs import hostile_prompts, write_run
+from tests.report.fake_runs import HOSTILE, hostile_prompts, write_run
 
 
 @pytest.fixture(scope="session")
@@ -16,9 +16,12 @@ def three_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
-def hostile_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("hostile") / "run"
-    return write_run(path, "eva", rounds=3, prompts=20, given=hostile_prompts())
+def hostile_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("hostile")
+    return [
+        write_run(root / f"{n}", "eva", 2, prompts=4, given=hostile_prompts(text), keep=1.0)
+        for n, text in enumerate(HOSTILE)
+    ]
 
 
 @pytest.fixture(scope="session")

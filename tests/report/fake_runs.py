@@ -91,7 +91,10 @@ def prompt(text: str | Sequence[Message], **fields: object) -> Prompt:
 class Writer:
     """Plays one arm with a made-up policy and writes what a run writes."""
 
-    def __init__(self, path: Path, arm: str, rounds: int, prompts: int, seed: int) -> None:
+    def __init__(
+        self, path: Path, arm: str, rounds: int, prompts: int, seed: int, keep: float
+    ) -> None:
+        self.keep = keep
         self.path, self.arm, self.rounds, self.size = path, arm, rounds, prompts
         self.recipe = recipe(arm, rounds, prompts, seed)
         self.rng = random.Random(f"{seed}")
@@ -196,7 +199,7 @@ class Writer:
             for r in last
         ]
         write(room / "scored.jsonl", scored)
-        parents = self.rng.sample(scored, max(1, self.size // 4))
+        parents = self.rng.sample(scored, max(1, round(self.keep * self.size)))
         write(room / "parents.jsonl", parents)
         children = self.children(parents)
         write(room / "children/000000.jsonl", children[:60])
@@ -278,23 +281,19 @@ def write_run(
     prompts: int = 64,
     seed: int = 1,
     given: Sequence[Prompt] = (),
+    keep: float = 0.25,
 ) -> Path:
     """Write one run directory and return its path."""
-    Writer(path, arm, rounds, prompts, seed).play(given)
+    Writer(path, arm, rounds, prompts, seed, keep).play(given)
     return path
 
 
-def hostile_prompts() -> list[Prompt]:
-    """Prompts that try to break out of the page, single and as chats of several turns."""
-    chats = [
-        prompt(
-            [
-                Message(role="system", content=text),
-                Message(role="user", content="hello"),
-                Message(role="assistant", content=text),
-                Message(role="user", content=f"even {text}"),
-            ]
-        )
-        for text in HOSTILE
+def hostile_prompts(text: str) -> list[Prompt]:
+    """Prompts with a text that tries to break out of the page, single and as a chat of turns."""
+    chat = [
+        Message(role="system", content=text),
+        Message(role="user", content="hello"),
+        Message(role="assistant", content=text),
+        Message(role="user", content=f"even {text}"),
     ]
-    return [*(prompt(text) for text in HOSTILE), *chats]
+    return [prompt(text), prompt(chat)]

@@ -1,7 +1,7 @@
 from pathlib import Path
 
+from eva.reading import read_runs
 from eva.report import compared
-from eva.report.reading import read_runs
 
 
 def test_arms_are_told_in_words(three_runs: list[Path]) -> None:

@@ -1,7 +1,7 @@
 from pathlib import Path
 
+from eva.reading import read_run
 from eva.report import families
-from eva.report.reading import read_run
 
 
 def test_each_round_with_children_shows_parents_with_their_own_children(

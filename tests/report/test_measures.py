@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from eva.reading import read_run, read_runs
+from eva.records import Message, Prompt
 from eva.report import measures
-from eva.report.reading import read_run, read_runs
 
 
 def test_the_final_table_begins_with_the_shared_start_and_marks_the_best(
@@ -34,15 +35,21 @@ def test_tokens_and_prompts_are_summed_over_the_rounds(three_runs: list[Path]) -
     assert row.prompts == 4 * 24  # four rounds of 24 prompts
 
 
-def test_words_are_counted_over_all_turns(hostile_run: Path) -> None:
-    assert measures.mean_words(read_run(hostile_run).rounds[0]) is not None
+def test_words_are_counted_over_all_turns(three_runs: list[Path]) -> None:
+    played = read_run(three_runs[0]).rounds[0]
+    turns = [("system", "be brief"), ("user", "odd up"), ("assistant", "1 3"), ("user", "more")]
+    chat = Prompt(messages=tuple(Message(role=role, content=text) for role, text in turns))
+    lesson = played.lessons[0].model_copy(update={"prompt": chat})
+    # 2 + 2 + 2 + 1 words
+    assert measures.mean_words(played.model_copy(update={"lessons": (lesson,)})) == 7
+    assert measures.mean_words(played.model_copy(update={"lessons": ()})) is None
 
 
 def test_moving_means_stay_within_their_round(three_runs: list[Path]) -> None:
     run = read_run(three_runs[0])
     raw, smooth = measures.step_series([run], "loss")
     assert len(raw["static"]) == len(smooth["static"]) == 4 * 24
-    # 24 steps reach 24 // 8 = 3 to each side; step 24 is the first of round 1, so its mean is of 24-27.
+    # 24 steps reach 24 // 8 = 3 to each side; step 24 opens round 1, so its mean is of 24 to 27.
     first = [value for place, value in raw["static"] if 24 <= place <= 27]
     assert dict(smooth["static"])[24] == pytest.approx(sum(first) / 4)
     assert measures.round_borders([run]) == {"static": [24.0, 48.0, 72.0]}

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from eva.errors import RunDirError
-from eva.report.reading import read_run, read_runs, replies
+from eva.reading import read_run, read_runs, replies
 from tests.report.fake_runs import write_run
 
 

@@ -100,7 +100,7 @@ class _Opened:
         self, prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
     ) -> list[list[Response]]:
         """Answer: n responses for each prompt, in the order of the prompts."""
-        ids = self._ids(prompts, sampling.max_tokens)
+        ids = self._ids(prompts, sampling.max_tokens) if prompts else []
         answers: list[list[Response]] = [[] for _ in prompts]
         for first in range(0, n, self._rows):
             share = range(first, min(n, first + self._rows))

@@ -105,8 +105,10 @@ def draw_nucleus(probs_R_V: Tensor, uniform_R_1: Tensor, top_p: float) -> Tensor
 def _first_beyond(cdf_R_K: Tensor, target_R_1: Tensor) -> Tensor:
     """The first column whose cumulated mass exceeds the target; its own mass is never zero.
 
-    Rounding can lift a target to the whole mass, which no column exceeds, so it is held below.
+    Rounding can lift a target to the whole mass, which no column exceeds, so it is held below. No
+    column exceeds NaN either; its logprob tells the caller, if the index stays inside the table.
     """
     whole = cdf_R_K[:, -1:]
     below = torch.nextafter(whole, torch.zeros_like(whole))
-    return torch.searchsorted(cdf_R_K, target_R_1.minimum(below), right=True)
+    found = torch.searchsorted(cdf_R_K, target_R_1.minimum(below), right=True)
+    return found.clamp(max=cdf_R_K.shape[1] - 1)

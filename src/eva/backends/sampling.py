@@ -134,22 +134,26 @@ class Sampler:
         ids_P_T, mask_P_T = _left_padded(prompts, self._model.device)
         self._cache.begin(limit=ids_P_T.shape[1] + max_tokens)
         position_P_T = (mask_P_T.cumsum(-1) - 1).clamp(min=0)
-        logits_P_V = self._forward(ids_P_T, mask_P_T, position_P_T)
+        logits_P_V = self._forward(ids_P_T, mask_P_T, position_P_T, is_first=True)
         index_R = torch.arange(len(prompts), device=ids_P_T.device).repeat_interleave(n)
         self._cache.repeat(n, index_R)
         return logits_P_V[index_R], Rows(mask_P_T[index_R], self._ends, max_tokens)
 
-    def _forward(self, ids: Tensor, mask: Tensor, position: Tensor) -> Tensor:
-        given = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "position_ids": position,
-            "logits_to_keep": 1,
-            "use_cache": True,
-            self._cache_name: self._cache.current,
-        }
-        known = {name: given[name] for name in given if name in self._arguments}
-        logits: Tensor = self._model(**known).logits
+    def _forward(
+        self, ids: Tensor, mask: Tensor, position: Tensor, *, is_first: bool = False
+    ) -> Tensor:
+        """The logits of the last position, shape [R, V]."""
+        optional = {"position_ids": position, "logits_to_keep": 1}
+        # What `generate` calls too: some architectures bend their inputs there.
+        inputs = self._model.prepare_inputs_for_generation(
+            ids,
+            attention_mask=mask,
+            use_cache=True,
+            is_first_iteration=is_first,
+            **{self._cache_name: self._cache.current},
+            **{name: optional[name] for name in optional if name in self._arguments},
+        )
+        logits: Tensor = self._model(**inputs).logits
         return logits[:, -1]
 
 
@@ -165,8 +169,8 @@ def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tupl
 def _arguments(model: PreTrainedModel) -> tuple[frozenset[str], str]:
     """The arguments of the model's forward, and the name of the one that takes the cache.
 
-    A few architectures take no position ids (ALiBi) or call their cache otherwise (Mamba);
-    `generate` too asks the signature.
+    Some architectures take no position ids (ALiBi) or call their cache otherwise (Mamba); `generate`
+    asks the signature too.
     """
     names = frozenset(inspect.signature(model.forward).parameters)
     for cache_name in ("past_key_values", "cache_params"):

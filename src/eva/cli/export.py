@@ -147,9 +147,16 @@ def _write(out: Path, rows: list[Row]) -> None:
             import pyarrow as pa
             import pyarrow.parquet as pq
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(rows), sink)
+        pq.write_table(pa.Table.from_pylist([_solid(row) for row in rows]), sink)
         write_whole(out, [sink.getvalue().to_pybytes()])
     elif out.suffix == ".jsonl":
         write_whole(out, (json.dumps(r, ensure_ascii=False).encode() + b"\n" for r in rows))
     else:
         raise typer.BadParameter(f"{out}: expected a name that ends in .jsonl or .parquet")
+
+
+def _solid(value: JsonValue) -> JsonValue:
+    """The value without empty objects, which Parquet cannot hold: they become null."""
+    if isinstance(value, dict):
+        return {key: _solid(inner) for key, inner in value.items()} or None
+    return [_solid(inner) for inner in value] if isinstance(value, list) else value

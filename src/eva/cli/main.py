@@ -49,9 +49,6 @@ def main() -> None:
     except EvaError as error:
         _say(error, debug)
         sys.exit(2 if isinstance(error, RecipeError) else 1)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the same command goes on from the last finished stage\n")
-        sys.exit(130)
     except Exception as error:  # noqa: BLE001  # the top: nobody should meet a traceback unasked
         _say(error, debug)
         sys.exit(1)

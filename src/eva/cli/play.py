@@ -31,11 +31,15 @@ def run(
     chosen = recipes.load(recipe, overrides or ())
     path = directory or Path("runs") / chosen.name
     out = Console(highlight=False, soft_wrap=True)
-    with Bars(out) as bars:
-        here = recipes.found(recipe).parent
-        for t, metrics in run_recipe(chosen, path, here=here, progress=bars.tell):
-            line = line_of(t, chosen.rounds, metrics)
-            out.print(json.dumps({"round": t, **metrics}) if as_json else line, markup=False)
+    try:
+        with Bars(out) as bars:
+            here = recipes.found(recipe).parent
+            for t, metrics in run_recipe(chosen, path, here=here, progress=bars.tell):
+                line = line_of(t, chosen.rounds, metrics)
+                out.print(json.dumps({"round": t, **metrics}) if as_json else line, markup=False)
+    except KeyboardInterrupt as error:
+        Console(stderr=True).print("stopped; the same command goes on from the last finished stage")
+        raise typer.Exit(130) from error
     if not as_json:
         out.print(f"run directory {path}: eva show {path} looks inside, eva report {path} draws it")
 

@@ -59,7 +59,8 @@ def show(
 def _history(run: Run) -> History:
     history = History({}, {}, {})
     for played in run.rounds:
-        for entry in (*played.pool, *played.children, *played.born):
+        entries: tuple[Prompt | Child, ...] = (*played.pool, *played.children, *played.born)
+        for entry in entries:
             history.known.setdefault(entry.id, entry)
         for child in played.children:
             history.children.setdefault(child.parent, []).append(child)

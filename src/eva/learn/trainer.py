@@ -53,14 +53,15 @@ def make_learner(config: DpoLearner, policy: HfPolicy | None = None) -> Learner:
 
     Args:
         config: The learner's part of the recipe.
-        policy: The policy's part: its device, and the revision if the start is its hub id.
+        policy: The policy's part: its device and threads, and the revision if the start is its hub id.
     """
 
     def learner(
         start: Checkpoint, lessons: Sequence[Rollout], *, out: Path, seed: int
     ) -> Checkpoint:
         try:
-            return _learnt(start, lessons, config=config, policy=policy, out=out, seed=seed)
+            with _threads(policy.threads if policy else None):
+                return _learnt(start, lessons, config=config, policy=policy, out=out, seed=seed)
         finally:
             if torch.cuda.is_available():  # pragma: no cover - needs a GPU
                 gc.collect()
@@ -118,7 +119,7 @@ def _accelerator(device: str) -> Accelerator:
     Mixed precision is off here: accelerate would turn all logits into float32.
     """
     on_cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
-    if not on_cpu and device != "auto":  # pragma: no cover - needs a GPU
+    if device.startswith("cuda"):  # pragma: no cover - needs a GPU
         torch.cuda.set_device(device)
     # The models have no running statistics that processes would have to share.
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
@@ -150,6 +151,17 @@ def _made_solver(
     on_cuda = accelerator.device.type == "cuda"
     is_bfloat16 = config.dtype == "bfloat16" or (config.dtype == "auto" and on_cuda)
     return _Solver(accelerator, prepared, optimizer, pairs, config, is_bfloat16)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """The CPU threads of the policy's part, for the update too; None leaves them to torch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

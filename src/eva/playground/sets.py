@@ -51,7 +51,7 @@ def prompts(set: SetName, n: int, seed: int) -> list[Prompt]:
 
     Examples:
         >>> [prompt.messages[0].content for prompt in prompts("hard", 2, seed=1)]
-        ['']
+        ['first 5 more 2 max 8 step 3', 'up first 0 sum 1 step 3 absent 1']
     """
     return [
         Prompt(messages=(Message(role="user", content=render(task.constraints)),), by="playground")

@@ -38,13 +38,11 @@ def in_form(
 ) -> float:
     """The reward of one response in the form that the recipe asks for."""
     truth = graded(constraints, response)
-    match config.form:
-        case "graded":
-            return truth
-        case "binary":
-            return float(truth == 1.0)
-        case "noisy":
-            return truth + config.sigma * error(prompt, response, config.noise_seed)
+    if config.form == "graded":
+        return truth
+    if config.form == "binary":
+        return float(truth == 1.0)
+    return truth + config.sigma * error(prompt, response, config.noise_seed)
 
 
 def graded(constraints: Constraints, response: Response) -> float:

@@ -104,37 +104,30 @@ def stacks(
     for number, _, count in counts:
         totals[number] = totals.get(number, 0) + count
     values = [
-        {
-            "round": number,
-            "part": part,
-            "count": count,
-            "share": count / totals[number],
-            "order": parts.index(part),
-        }
+        {"round": number, "part": part, "count": count, "share": count / totals[number],
+         "order": parts.index(part)}
         for number, part, count in counts
-    ]
-    chart = (
-        alt.Chart({"values": values})
-        .mark_bar(cornerRadius=1, stroke="var(--card)", strokeWidth=0.6)
-        .encode(
+    ]  # fmt: skip
+    height = alt.Y(
+        "share:Q" if shares else "count:Q",
+        title=None,
+        axis=alt.Axis(tickCount=4, format="%" if shares else "~s"),
+        scale=alt.Scale(domain=[0, 1]) if shares else alt.Scale(zero=True),
+    )
+    tips = [("round:O", "round", ""), ("part:N", "what", ""), ("count:Q", "children", ""),
+            ("share:Q", "share", ".0%")]  # fmt: skip
+    bars = alt.Chart({"values": values}).mark_bar(
+        cornerRadius=1, stroke="var(--card)", strokeWidth=0.6
+    )
+    return _finished(
+        bars.encode(
             x=alt.X("round:O", title="round", axis=alt.Axis(labelAngle=0, grid=False)),
-            y=alt.Y(
-                "share:Q" if shares else "count:Q",
-                title=None,
-                axis=alt.Axis(tickCount=4, format="%" if shares else "~s"),
-                scale=alt.Scale(domain=[0, 1]) if shares else alt.Scale(zero=True),
-            ),
+            y=height,
             color=alt.Color("part:N", scale=_scale(parts, colours), legend=None),
             order=alt.Order("order:Q"),
-            tooltip=[
-                alt.Tooltip("round:O", title="round"),
-                alt.Tooltip("part:N", title="what"),
-                alt.Tooltip("count:Q", title="children"),
-                alt.Tooltip("share:Q", title="share", format=".0%"),
-            ],
+            tooltip=[alt.Tooltip(field, title=title, format=form) for field, title, form in tips],
         )
     )
-    return _finished(chart)
 
 
 def svg(panels: Mapping[str, Series], y: str) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from eva.reading import Run
 from eva.report.marks import MISSING
-from eva.report.reading import Run
 
 
 @dataclass(frozen=True)

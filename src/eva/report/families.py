@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
+from eva.reading import Answered, Round, Run, replies
 from eva.records import Child, Message, Prompt
 from eva.report.marks import PREVIEW, bars, changed, chat, clipped, plain, shown
-from eva.report.reading import Answered, Round, Run, replies
 
 PARENTS = 4
 """Parents that are shown of each round."""

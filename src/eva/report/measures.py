@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from eva.report.marks import plain
-from eva.report.reading import Round, Run
+from eva.reading import Round, Run
 
 Series: TypeAlias = dict[str, list[tuple[float, float]]]
 """Points (x, y) by the label of the run."""
@@ -94,9 +93,15 @@ def round_series(runs: Sequence[Run], pick: Callable[[Round], float | None]) -> 
 
 
 def mean_words(played: Round) -> float | None:
-    """Mean number of words of the prompts that the learner got, all turns of a chat together."""
-    counts = [len(plain(lesson.prompt.messages).split()) for lesson in played.lessons]
-    return sum(counts) / len(counts) if counts else None
+    """Mean number of words of the prompts that the learner got, all turns of a chat together.
+
+    The metric `words` if the round has it, else counted.
+    """
+    if "words" in played.metrics:
+        return played.metrics["words"]
+    chats = [lesson.prompt.messages for lesson in played.lessons]
+    words = sum(len(message.content.split()) for chat in chats for message in chat)
+    return words / len(chats) if chats else None
 
 
 def learner_metrics(runs: Sequence[Run]) -> list[str]:

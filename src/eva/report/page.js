@@ -21,7 +21,7 @@
     tooltip: { disableDefaultStyle: true },
   };
   const draw = (place) => {
-    if (place.dataset.drawn || !place.offsetParent) return;
+    if (place.dataset.drawn || place.closest("details:not([open])")) return;
     place.dataset.drawn = "yes";
     vegaEmbed(place, specs[place.dataset.chart], options).catch((error) => {
       place.textContent = "This chart could not be drawn: " + error;

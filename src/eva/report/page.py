@@ -14,8 +14,8 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
+from eva.reading import Round, Run, read_runs
 from eva.report import charts, compared, families, marks, measures
-from eva.report.reading import Round, Run, read_runs
 
 METRICS = {
     "reward": "mean reward",
@@ -48,7 +48,7 @@ class Story:
 
     label: str
     index: int
-    creation: measures.Creation | None
+    creation: measures.Creation
     figures: tuple[Figure, ...]
     generations: tuple[families.Generation, ...]
     roots: tuple[families.Node, ...]
@@ -76,33 +76,9 @@ def page(runs: Sequence[Path]) -> str:
     Raises:
         RunDirError: A folder is no run directory, or a file in it is damaged.
     """
-    found = read_runs(runs)
     drawn = Charts()
-    known = [(run, families.kin(run)) for run in found]
-    creations = [measures.creation(run, n) for n, run in enumerate(found)]
-    stories = [
-        _story(run, n, kin, creations[n], drawn)
-        for n, (run, kin) in enumerate(known)
-        if creations[n] is not None
-    ]
+    fields = _fields(read_runs(runs), drawn)
     scripts = [Markup(_bundle()), Markup(_part("page.js"))]
-    fields = {
-        "title": "eva · " + ", ".join(run.label for run in found),
-        "runs": found,
-        "arms": [compared.arm(run.recipe) for run in found],
-        "seeds": compared.seeds(found),
-        "prompts_differ": compared.differences(found)[0],
-        "others": compared.differences(found)[1],
-        "table": measures.final_table(found),
-        "metrics": METRICS,
-        "curves": _learning_curves(found, drawn),
-        "pool": _pool(found, drawn),
-        "stories": stories,
-        "learner": _learner(found, drawn),
-        "settings": compared.settings(found),
-        "facts": compared.facts(found),
-        "limits": families,
-    }
     return _template().render(
         **fields,
         css=Markup(_part("page.css")),
@@ -126,6 +102,29 @@ def picture(runs: Sequence[Path]) -> str:
     panels = {f"held-out set “{name}”": measures.eval_series(found, f"{name}/sampled/reward")
               for name in sets}  # fmt: skip
     return charts.svg(panels or {"nothing was measured yet": {}}, "mean reward, sampled")
+
+
+def _fields(runs: Sequence[Run], drawn: Charts) -> dict[str, object]:
+    """What the template needs, section by section."""
+    made = [(n, run, measures.creation(run, n)) for n, run in enumerate(runs)]
+    prompts_differ, others = compared.differences(runs)
+    return {
+        "title": "eva · " + ", ".join(run.label for run in runs),
+        "runs": runs,
+        "arms": [compared.arm(run.recipe) for run in runs],
+        "seeds": compared.seeds(runs),
+        "prompts_differ": prompts_differ,
+        "others": others,
+        "table": measures.final_table(runs),
+        "metrics": METRICS,
+        "curves": _learning_curves(runs, drawn),
+        "pool": _pool(runs, drawn),
+        "stories": [_story(run, n, creation, drawn) for n, run, creation in made if creation],
+        "learner": _learner(runs, drawn),
+        "settings": compared.settings(runs),
+        "facts": compared.facts(runs),
+        "limits": families,
+    }
 
 
 def _learning_curves(runs: Sequence[Run], drawn: Charts) -> dict[str, list[Figure]]:
@@ -176,25 +175,20 @@ def _learner(runs: Sequence[Run], drawn: Charts) -> list[Figure]:
     return figures
 
 
-def _story(
-    run: Run, index: int, known: families.Kin, made: measures.Creation | None, drawn: Charts
-) -> Story:
-    figures: list[Figure] = []
-    if made is not None:
-        fates = charts.stacks(
-            made.fate_counts, made.fates, charts.FATES[: len(made.fates)], shares=False
-        )
-        colours = [charts.colour(n) for n in range(len(made.methods))]
-        methods = charts.stacks(made.method_counts, made.methods, colours, shares=True)
-        figures = [
-            drawn.figure(fates, "What became of the children", "number by round"),
-            drawn.figure(methods, "Operators", "share of the children by round"),
-        ]
+def _story(run: Run, index: int, made: measures.Creation, drawn: Charts) -> Story:
+    known = families.kin(run)
+    colours = [charts.colour(n) for n in range(len(made.methods))]
+    fates = charts.FATES[: len(made.fates)]
+    fated = charts.stacks(made.fate_counts, made.fates, fates, shares=False)
+    methods = charts.stacks(made.method_counts, made.methods, colours, shares=True)
     return Story(
         label=run.label,
         index=index,
         creation=made,
-        figures=tuple(figures),
+        figures=(
+            drawn.figure(fated, "What became of the children", "number by round"),
+            drawn.figure(methods, "Operators", "share of the children by round"),
+        ),
         generations=tuple(families.generations(run, known)),
         roots=tuple(families.lineage(known)),
     )
