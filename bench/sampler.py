@@ -127,9 +127,7 @@ def cases() -> list[Case]:
     }
     drawn = Sampling(temperature=1.0, top_p=1.0, max_tokens=11)
     small = Load(prompts=256, n=8, words=(2, 8), sampling=drawn, batches=(256, 512, 1024, 2048))
-    big = Load(
-        prompts=32, n=4, words=(8, 40), sampling=Sampling(max_tokens=32), batches=(32, 64, 128)
-    )
+    big = Load(prompts=32, n=4, words=(8, 40), sampling=Sampling(max_tokens=32), batches=(64, 128))
     return [
         Case("playground", gpt2, small),
         Case("Llama", LlamaConfig(**shape), big),

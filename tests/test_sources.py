@@ -69,7 +69,7 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path, line, sentence):
 def test_a_missing_file_is_one_sentence(kind):
     if kind == "parquet":
         pytest.importorskip("pyarrow")
-    with pytest.raises(RecipeError, match="there is no file /nowhere; set prompts.path"):
+    with pytest.raises(RecipeError, match=r"there is no file /nowhere; set prompts\.path"):
         build.prompts(FilePrompts(kind=kind, path="/nowhere"), seed=1)
 
 

@@ -78,7 +78,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
 
 def test_a_run_directory_below_a_file_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunDirError, match="cannot write .*lock"):
+    with pytest.raises(RunDirError, match=r"cannot write .*lock"):
         played(tmp_path / "file")
 
 

@@ -143,20 +143,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _anchored(value: JsonValue, folder: Path) -> JsonValue:
-    """Make relative `path` values absolute: they are relative to the recipe that names them."""
-    if isinstance(value, dict):
-        return {
-            key: str((folder / inner).resolve())
-            if key == "path" and isinstance(inner, str) and _is_here(inner, folder, value)
-            else _anchored(inner, folder)
-            for key, inner in value.items()
-        }
-    return value
+    """Make relative paths absolute: they are relative to the recipe that names them."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: str((folder / inner).resolve())
+        if isinstance(inner, str) and _is_path(key, folder / inner, value)
+        else _anchored(inner, folder)
+        for key, inner in value.items()
+    }
 
 
-def _is_here(path: str, folder: Path, part: Mapping[str, JsonValue]) -> bool:
-    """A data set may be a hub id: only what lies beside the recipe is taken for a folder."""
-    return part.get("kind") != "dataset" or (folder / path).exists()
+def _is_path(key: str, place: Path, part: Mapping[str, JsonValue]) -> bool:
+    """A model or a data set may be a hub id: only what lies beside the recipe is a folder."""
+    may_be_hub_id = key == "model" or part.get("kind") == "dataset"
+    return key in ("path", "model") and (not may_be_hub_id or place.exists())
 
 
 def _merged(base: Tree, over: Mapping[str, JsonValue]) -> Tree:

@@ -1,11 +1,12 @@
 """Tiny starting checkpoints, and rollouts that they could have made."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from eva.config import DpoLearner
@@ -23,6 +24,15 @@ from tests.tiny import (
 
 TINY = {"llama": tiny_llama, "qwen3": tiny_qwen3, "gemma2": tiny_gemma2, "gpt2": tiny_gpt2}
 DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """Test processes run side by side; OpenMP threads that wait for a core spin, and all crawl."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

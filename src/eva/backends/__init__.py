@@ -1,1 +1,1 @@
-"""."""
+"""Policies: what answers prompts. `hf` samples a model in this process."""

@@ -68,11 +68,8 @@ def context_gate(model: str, max_tokens: int, revision: str | None = None) -> Ga
     size = load_context(model, revision)
 
     def gate(messages: Sequence[Message]) -> str | None:
-        try:
-            ids = _encoded([messages], tokenizer)[0]
-        except jinja2.TemplateError as error:
-            return _refused(error)
-        return _misfit(len(ids), max_tokens, size)
+        encoded = _encoded(messages, tokenizer, size, max_tokens)
+        return encoded if isinstance(encoded, str) else None
 
     return gate
 
@@ -100,7 +97,7 @@ class _Opened:
         self, prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
     ) -> list[list[Response]]:
         """Answer: n responses for each prompt, in the order of the prompts."""
-        ids = self._ids(prompts, sampling.max_tokens) if prompts else []
+        ids = [self._ids(prompt, sampling.max_tokens) for prompt in prompts]
         answers: list[list[Response]] = [[] for _ in prompts]
         for first in range(0, n, self._rows):
             share = range(first, min(n, first + self._rows))
@@ -112,19 +109,14 @@ class _Opened:
                     answers[i] += responses[place * len(share) : (place + 1) * len(share)]
         return answers
 
-    def _ids(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[int]]:
-        try:
-            ids = _encoded([prompt.messages for prompt in prompts], self._tokenizer)
-        except jinja2.TemplateError as error:
-            raise BackEndError(f"{_refused(error)}; leave out such prompts") from error
-        for prompt, tokens in zip(prompts, ids, strict=True):
-            flaw = _misfit(len(tokens), max_tokens, self._context)
-            if flaw is not None:
-                raise BackEndError(
-                    f"prompt {prompt.id} cannot be answered: {flaw}; shorten or leave out the "
-                    "prompt, or lower sampling.max_tokens"
-                )
-        return ids
+    def _ids(self, prompt: Prompt, max_tokens: int) -> list[int]:
+        encoded = _encoded(prompt.messages, self._tokenizer, self._context, max_tokens)
+        if isinstance(encoded, str):
+            raise BackEndError(
+                f"prompt {prompt.id} cannot be answered: {encoded}; leave out or change the "
+                "prompt, or lower sampling.max_tokens"
+            )
+        return encoded
 
     def _sample(
         self, ids: list[list[int]], n: int, sampling: Sampling, uniforms: Iterator[Tensor]
@@ -173,32 +165,30 @@ def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[i
 
 
 def _encoded(
-    chats: Sequence[Sequence[Message]], tokenizer: PreTrainedTokenizerBase
-) -> list[list[int]]:
-    """The token ids of chats that wait for an answer.
+    messages: Sequence[Message],
+    tokenizer: PreTrainedTokenizerBase,
+    size: int | None,
+    max_tokens: int,
+) -> list[int] | str:
+    """The token ids of a chat that waits for an answer, or why it cannot be answered.
 
     Special tokens are those that the chat template writes; the tokenizer adds none of its own.
     """
-    turns = [[{"role": turn.role, "content": turn.content} for turn in chat] for chat in chats]
-    ids = tokenizer.apply_chat_template(
-        turns, add_generation_prompt=True, tokenize=True, return_dict=False
-    )
-    return cast(list[list[int]], ids)
-
-
-def _refused(error: jinja2.TemplateError) -> str:
-    return f"the chat template of the model refuses the prompt: {error}"
-
-
-def _misfit(tokens: int, max_tokens: int, size: int | None) -> str | None:
-    if tokens == 0:
-        return "the chat template of the model makes no token of the prompt"
-    if size is not None and tokens + max_tokens > size:
+    chat = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        ids = tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+    except jinja2.TemplateError as error:
+        return f"the model's chat template refuses the prompt ({error})"
+    if not ids:
+        return "the model's chat template makes no token of the prompt"
+    if size is not None and len(ids) + max_tokens > size:
         return (
-            f"the prompt has {tokens} tokens; with {max_tokens} new tokens that passes the "
+            f"the prompt has {len(ids)} tokens; with {max_tokens} new tokens that passes the "
             f"model's context of {size}"
         )
-    return None
+    return cast(list[int], ids)
 
 
 def _batches(lengths: Sequence[int], prompts: int) -> Iterator[list[int]]:

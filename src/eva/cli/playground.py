@@ -22,7 +22,7 @@ app = typer.Typer(
 @app.command()
 def sft(
     out: Annotated[Path, typer.Argument(help="The folder for theta_0.")],
-    seed: Annotated[int, typer.Option(help="Names every random draw.")] = 1,
+    seed: Annotated[int, typer.Option(help="Names every random draw.")] = 0,
     steps: Annotated[int, typer.Option(help="Optimiser steps of 64 demonstrations.")] = 3000,
 ) -> None:
     """Make theta_0 by supervised fine-tuning on mixed-quality demonstrations; minutes on a CPU."""

@@ -115,8 +115,8 @@ def response_tokens(response: Response, tokenizer: "PreTrainedTokenizerBase") ->
     if response.tokens is not None:
         return list(response.tokens)
     tokens: list[int] = tokenizer.encode(response.text, add_special_tokens=False)
-    ends = response.finish == "stop" and tokenizer.eos_token_id is not None
-    return [*tokens, tokenizer.eos_token_id] if ends else tokens
+    end = tokenizer.eos_token_id
+    return [*tokens, end] if response.finish == "stop" and isinstance(end, int) else tokens
 
 
 def micro_batches(pairs: Sequence[TokenPair], step: Index, micro_tokens: int) -> list[Index]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -53,7 +54,8 @@ def make_learner(config: DpoLearner, policy: HfPolicy | None = None) -> Learner:
 
     Args:
         config: The learner's part of the recipe.
-        policy: The policy's part: its device and threads, and the revision if the start is its hub id.
+        policy: The policy's part: its device, its threads, and its revision if the start is its
+            hub id.
     """
 
     def learner(
@@ -204,8 +206,9 @@ def _updates(solver: _Solver, plan: Sequence[Index]) -> Iterator[dict[str, float
         for group in solver.optimizer.param_groups:
             group["lr"] = lr
         means = _accumulated(solver, step, reference_N_2)
-        norm = solver.accelerator.clip_grad_norm_(parameters, solver.config.clip or math.inf)
-        row = {"step": k + 1, **means, "grad_norm": _short(float(norm)), "lr": _short(lr)}
+        norm: Any = solver.accelerator.clip_grad_norm_(parameters, solver.config.clip or math.inf)
+        row: dict[str, float] = {"step": k + 1, **means}
+        row |= {"grad_norm": _short(float(norm)), "lr": _short(lr)}
         if not all(map(math.isfinite, row.values())):
             raise BackEndError(
                 f"step {k + 1} of {len(plan)} gives loss {row['loss']} and a gradient of norm "
@@ -290,8 +293,9 @@ def _shard(index: Index, accelerator: Accelerator) -> Index:
 
 
 def _summed(values: Tensor, accelerator: Accelerator) -> Tensor:
-    summed: Tensor = accelerator.reduce(values, reduction="sum")
-    return summed
+    # Its declared result is that of any nest of tensors.
+    summed: Any = accelerator.reduce(values, reduction="sum")
+    return cast(Tensor, summed)
 
 
 def _short(value: float) -> float:

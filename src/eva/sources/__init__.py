@@ -1,1 +1,1 @@
-"""Where given prompts come from: files and data sets, read into prompts or refused with a reason."""
+"""Where given prompts come from: files and data sets, read or refused with a reason."""
