@@ -117,3 +117,8 @@ def test_a_tie_makes_no_pair():
 def test_sampling_outside_its_range_is_refused(wrong):
     with pytest.raises(ValidationError):
         Sampling(**wrong)
+
+
+def test_what_is_no_object_is_no_record():
+    with pytest.raises(ValidationError):
+        Prompt.model_validate("not an object")

@@ -11,8 +11,9 @@ import pytest
 
 from eva import store
 from eva.errors import RunDirError
+from eva.recipe import load
 from eva.records import Checkpoint, Message, Prompt
-from eva.start import quiet
+from eva.start import quiet, run_recipe
 from tests.world import contents, played, recipe
 
 
@@ -160,8 +161,6 @@ def test_a_checkpoint_outside_the_run_keeps_its_uri(tmp_path):
 
 
 def test_progress_is_told_stage_by_stage(tmp_path):
-    from eva.start import run_recipe
-
     told = []
     progress = lambda *now: told.append(now)  # noqa: E731
     list(run_recipe(recipe("rounds=1"), tmp_path / "run", here=tmp_path, progress=progress))
@@ -177,3 +176,20 @@ def test_each_attempt_has_a_log_with_times_and_the_error_that_ended_it(tmp_path)
     with pytest.raises(RunDirError):
         played(tmp_path / "run", "rounds=2")
     assert "stopped: RunDirError" in (tmp_path / "run/logs/attempt_2.log").read_text()
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirError, match=r"cannot write .*below\.json"):
+        store.write_json(tmp_path / "file/below.json", 1)
+    with pytest.raises(RunDirError, match=r"cannot write .*learn"):
+        store.Room(tmp_path / "file", quiet).emptied("learn")
+
+
+def test_given_prompts_that_cannot_be_used_are_kept_with_the_reason(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "0.5"}\n{"prompt": "0.25"}\n{"prompt": "0.5"}\n')
+    more = ["creator=null", "evaluate=null", "rounds=1"]
+    source = f"{{kind: jsonl, path: {tmp_path / 'p.jsonl'}}}"
+    list(run_recipe(load("toy", [f"prompts={source}", *more]), tmp_path / "run", here=tmp_path))
+    assert '"flaw":"row 3 repeats row 1 of p.jsonl"' in (tmp_path / "run/refused.jsonl").read_text()
+    assert "refused prompt" in (tmp_path / "run/logs/attempt_1.log").read_text()

@@ -1,0 +1,133 @@
+"""From a recipe to a game."""
+
+import runpy
+import sys
+
+import numpy as np
+import pytest
+
+from eva import build, start
+from eva.config import HfPolicy, OtherSelect, Proportional, ToyPolicy
+from eva.errors import RecipeError
+from eva.recipe import load
+from eva.records import Message, Prompt
+from tests.world import recipe
+
+
+def chat(text: str) -> tuple[Message, ...]:
+    return (Message(role="user", content=text),)
+
+
+def test_a_toy_game_is_made_of_its_recipe(tmp_path):
+    game = build.game(recipe("seed=7", "n=5"), tmp_path)
+    assert (game.seed, game.n, game.rounds, len(game.prompts)) == (7, 5, 3, 8)
+    assert game.theta_0.uri == "toy:0.0"
+    assert game.creator.keep == 0.25
+    assert set(game.evaluation.sets) == {"easy", "hard"}
+
+
+def test_without_evaluation_and_creator_there_is_none(tmp_path):
+    game = build.game(recipe("evaluate=null", "creator=null"), tmp_path)
+    assert game.evaluation is None
+    assert game.creator is None
+    assert game.gates == ()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Proportional(),
+        Proportional(floor=0.1),
+        *(OtherSelect(kind=kind) for kind in ("rank", "greedy", "stratified", "uniform")),
+    ],
+    ids=lambda part: part.kind,
+)
+def test_every_selector_draws_distinct_prompts(part):
+    info_P = np.array([0.0, 1.0, 2.0, 3.0, np.nan, 5.0, 6.0, 7.0])
+    index_K = build.select(part)(info_P, 3, np.random.default_rng(0))
+    assert len(set(index_K.tolist())) == 3
+    assert 4 not in index_K
+
+
+def test_too_few_new_prompts_are_noticed_before_the_run(tmp_path):
+    short = recipe("creator=null", "new_prompts={kind: toy, n: 15, seed: 3}")
+    with pytest.raises(RecipeError, match=r"new_prompts has 15 prompts; 3 rounds of 8 .* need 16"):
+        build.game(short, tmp_path)
+
+
+def test_held_out_prompts_are_refused_as_children(tmp_path):
+    game = build.game(recipe(), tmp_path)
+    held_out = game.evaluation.sets["hard"][0]
+    flaws = [gate(held_out.messages) for gate in game.gates]
+    assert flaws == ["it stands in the held-out set hard"]
+    assert [gate(chat("99.0")) for gate in game.gates] == [None]
+
+
+def test_a_learner_of_language_models_needs_a_language_model(tmp_path):
+    with pytest.raises(RecipeError, match="learner kind 'dpo' needs a policy of kind 'hf'"):
+        build.game(recipe("learner={kind: dpo}"), tmp_path)
+
+
+def test_a_missing_extra_is_one_sentence_with_the_pip_command():
+    with (
+        pytest.raises(RecipeError, match=r"needs no_such_library, .* pip install 'eva-rlhf\[hf\]'"),
+        build.extra("hf", "policy kind 'hf'"),
+    ):
+        import no_such_library  # noqa: F401
+
+
+def test_a_missing_module_of_eva_itself_is_no_missing_extra():
+    with pytest.raises(ModuleNotFoundError), build.extra("hf", "x"):
+        import eva.no_such_module  # noqa: F401
+
+
+def test_theta_0_is_named_by_its_files_or_by_its_revision(tmp_path):
+    hub = build.theta_0(HfPolicy(model="org/model", revision="abc"))
+    assert (hub.uri, hub.id) == ("org/model", "org/model@abc")
+    assert build.theta_0(HfPolicy(model="org/model")).id == "org/model@main"
+    assert build.theta_0(ToyPolicy(skill=0.5)).uri == "toy:0.5"
+    shipped = build.theta_0(HfPolicy(model="playground"))
+    assert shipped.uri.endswith("theta_0")
+    assert len(shipped.id) == 20
+
+
+def test_a_playground_game_is_made_of_its_recipe(tmp_path):
+    pytest.importorskip("transformers")
+    game = build.game(load("playground-new"), tmp_path)
+    assert (len(game.prompts), len(game.new_prompts)) == (256, 7 * 256)
+    assert {name: len(found) for name, found in game.evaluation.sets.items()} == {
+        "hard": 400,
+        "x0": 400,
+    }
+    every = [
+        *game.prompts,
+        *game.new_prompts,
+        *(p for s in game.evaluation.sets.values() for p in s),
+    ]
+    assert len({p.id for p in every}) == len(every)
+    too_long = Prompt(messages=chat("has 1 " * 20))
+    assert "context" in next(f for gate in game.gates if (f := gate(too_long.messages)))
+    evolving = build.game(load("playground-eva"), tmp_path)
+    assert evolving.creator.estimate == "last"
+
+
+def test_prompts_that_are_all_too_long_are_one_sentence(tmp_path):
+    pytest.importorskip("transformers")
+    (tmp_path / "p.jsonl").write_text('{"prompt": "' + "has 1 " * 40 + '"}\n')
+    long = load("playground-static", [f"prompts={{kind: jsonl, path: {tmp_path / 'p.jsonl'}}}"])
+    with pytest.raises(RecipeError, match=r"no prompt is left .* sampling\.max_tokens = 11"):
+        build.game(long, tmp_path)
+
+
+def test_python_dash_m_eva_is_eva(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["eva", "version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("eva", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip() == start._version("eva-rlhf")
+
+
+def test_facts_are_told_without_git_and_without_packages(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert start._commit() is None
+    assert start._version("no-such-package") is None
