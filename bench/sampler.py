@@ -1,13 +1,14 @@
 """How many tokens a CPU-second buys: eva's sampler against `generate` of transformers.
 
     python bench/sampler.py                          # every case; writes docs/bench-sampler.md
-    python bench/sampler.py --only playground --turns 9
+    python bench/sampler.py --only playground
 
-Random weights, float32, one thread. `generate` gets its prompts tokenised, sorted by length,
-left-padded, in the batch size and with the cache (dynamic or static) that were fastest in a trial,
-and what it returns stays a tensor of ids. eva's time begins with chats and ends with `Response`
-records: chat template, ids, sampling, log-probabilities, text. The two run in turn, and the ratio
-is the median of the ratios within one turn, so that a machine that slows down slows both.
+Random weights, float32, one thread. `generate` gets its prompts tokenised and left-padded, and what
+it returns stays a tensor of ids. It runs twice: as it is mostly called (all prompts in one batch,
+the default cache), and at its best (sorted by length, in the batch size and with the cache, dynamic
+or static, that were fastest in a trial). eva's time begins with chats and ends with `Response`
+records: chat template, ids, sampling, log-probabilities, text. All run in turn, and a ratio is the
+median of the ratios within one turn, so that a machine that slows down slows all.
 """
 
 import os
@@ -69,7 +70,11 @@ class Load:
     """Fewest and most words of a prompt; the template adds two tokens."""
     sampling: Sampling
     batches: tuple[int, ...]
-    """Rows that `generate` may take at once; the fastest counts."""
+    """Rows that `generate` may take at once; the last takes all."""
+    trials: int
+    """Runs in which the settings of `generate` are tried."""
+    turns: int
+    """Runs of each arm that are reported."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +94,53 @@ class Measured:
     parameters: int
     length: float
     """Mean tokens of a response."""
-    generate: float
     settings: str
     """The fastest batch and cache of `generate`."""
-    eva: float
-    ratio: float
-    spread: tuple[float, float]
-    """Least and greatest ratio within one turn."""
+    usual: tuple[float, ...]
+    """`generate` as it is mostly called, in each turn."""
+    best: tuple[float, ...]
+    """`generate` at its best, in each turn."""
+    eva: tuple[float, ...]
+    """eva, in each turn."""
+
+
+SMALL = Load(
+    prompts=256,
+    n=8,
+    words=(2, 8),
+    sampling=Sampling(temperature=1.0, top_p=1.0, max_tokens=11),
+    batches=(512, 1024, 2048),
+    trials=3,
+    turns=9,
+)
+BIG = Load(
+    prompts=32,
+    n=4,
+    words=(8, 40),
+    sampling=Sampling(max_tokens=32),
+    batches=(64, 128),
+    trials=1,
+    turns=3,
+)
+SHAPE: dict[str, Any] = {
+    "vocab_size": 32000,
+    "hidden_size": 512,
+    "intermediate_size": 1408,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.1,  # peaked distributions, as of a trained model
+    "pad_token_id": PAD,
+    "bos_token_id": BOS,
+    "eos_token_id": EOS,
+}
+"""About 50 M parameters."""
 
 
 def cases() -> list[Case]:
-    """The playground's load, and three architectures of about 50 M parameters."""
+    """The playground's load, and three architectures that models of today have."""
     gpt2 = GPT2Config(
         vocab_size=38,
         n_embd=64,
@@ -111,28 +152,11 @@ def cases() -> list[Case]:
         bos_token_id=BOS,
         eos_token_id=EOS,
     )
-    shape: dict[str, Any] = {
-        "vocab_size": 32000,
-        "hidden_size": 512,
-        "intermediate_size": 1408,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 64,
-        "max_position_embeddings": 512,
-        "initializer_range": 0.1,  # peaked distributions, as of a trained model
-        "pad_token_id": PAD,
-        "bos_token_id": BOS,
-        "eos_token_id": EOS,
-    }
-    drawn = Sampling(temperature=1.0, top_p=1.0, max_tokens=11)
-    small = Load(prompts=256, n=8, words=(2, 8), sampling=drawn, batches=(256, 512, 1024, 2048))
-    big = Load(prompts=32, n=4, words=(8, 40), sampling=Sampling(max_tokens=32), batches=(64, 128))
     return [
-        Case("playground", gpt2, small),
-        Case("Llama", LlamaConfig(**shape), big),
-        Case("Qwen3", Qwen3Config(**shape), big),
-        Case("Gemma 2", Gemma2Config(**shape, query_pre_attn_scalar=64), big),
+        Case("playground", gpt2, SMALL),
+        Case("Llama", LlamaConfig(**SHAPE), BIG),
+        Case("Qwen3", Qwen3Config(**SHAPE), BIG),
+        Case("Gemma 2", Gemma2Config(**SHAPE, query_pre_attn_scalar=64), BIG),
     ]
 
 
@@ -224,7 +248,7 @@ def speed(run: Callable[[int], int], seed: int) -> tuple[float, int]:
     return tokens / (time.process_time() - start), tokens
 
 
-def measure(case: Case, turns: int, trials: int) -> Measured:
+def measure(case: Case) -> Measured:
     """Find the best settings of `generate`, then run it and eva in turn."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -234,53 +258,49 @@ def measure(case: Case, turns: int, trials: int) -> Measured:
             for batch in case.load.batches
             for cache in ("dynamic", "static")
         }
-        trial = {
-            name: max(speed(run, seed)[0] for seed in range(trials)) for name, run in arms.items()
-        }
-        settings = max(trial, key=lambda name: trial[name])
+        trials = range(case.load.trials)
+        tried = {max(speed(arms[kind], seed)[0] for seed in trials): kind for kind in arms}
+        settings = tried[max(tried)]
+        usual, best = arms[f"{max(case.load.batches)} rows, dynamic"], arms[settings]
         config = HfPolicy(model=name, dtype="float32", device="cpu")
         with open_policy(Checkpoint(uri=name, id=case.name), config) as policy:
-            run = eva_arm(policy, case)
-            run(0)
-            theirs, ours = zip(
-                *((speed(arms[settings], seed), speed(run, seed)) for seed in range(turns)),
-                strict=True,
-            )
-    ratios = [our / their for (our, _), (their, _) in zip(ours, theirs, strict=True)]
-    return Measured(
-        case=case.name,
-        parameters=parameters,
-        length=sum(tokens for _, tokens in ours) / (turns * case.load.prompts * case.load.n),
-        generate=median(their for their, _ in theirs),
-        settings=settings,
-        eva=median(our for our, _ in ours),
-        ratio=median(ratios),
-        spread=(min(ratios), max(ratios)),
-    )
+            eva = eva_arm(policy, case)
+            tokens = eva(0)
+            turns = range(case.load.turns)
+            turn = [[speed(run, seed)[0] for run in (usual, best, eva)] for seed in turns]
+    speeds = [tuple(column) for column in zip(*turn, strict=True)]
+    length = tokens / (case.load.prompts * case.load.n)
+    return Measured(case.name, parameters, length, settings, *speeds)
 
 
-def report(rows: Sequence[Measured], command: str) -> str:
+def report(rows: Sequence[Measured]) -> str:
     """The page that is written to docs."""
     lines = [
         "# Sampler: tokens per CPU-second",
         "",
         f"{datetime.date.today()}, Python {platform.python_version()}, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, {processor()}, one thread, float32. "
-        f"Command: `{command}`.",
+        "Command: `python bench/sampler.py`.",
         "",
         *(__doc__ or "").split("\n\n", 2)[2].strip().splitlines(),
         "",
-        "| case | parameters | tokens per response | `generate` at its best | eva | ratio "
-        "(least to greatest of a turn) |",
-        "|---|---|---|---|---|---|",
+        "| case | parameters | tokens per response | `generate`, usual | `generate`, best | eva "
+        "| eva / usual | eva / best |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {row.case} | {row.parameters / 1e6:.2g} M | {row.length:.1f} | {row.generate:,.0f} "
-        f"({row.settings}) | {row.eva:,.0f} | **{row.ratio:.2f}** "
-        f"({row.spread[0]:.2f} to {row.spread[1]:.2f}) |"
+        f"| {row.case} | {row.parameters / 1e6:.2g} M | {row.length:.1f} "
+        f"| {median(row.usual):,.0f} | {median(row.best):,.0f} ({row.settings}) "
+        f"| {median(row.eva):,.0f} | {ratio(row.eva, row.usual)} | {ratio(row.eva, row.best)} |"
         for row in rows
     ]
     return "\n".join([*lines, ""])
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    """The median of the ratios within one turn, and the least and the greatest of them."""
+    ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
+    return f"**{median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def processor() -> str:
@@ -297,18 +317,15 @@ def main() -> None:
     """Measure, print, and write the page if every case was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", help="the name of one case; the page is not written then")
-    parser.add_argument("--turns", type=int, default=7, help="turns of both arms")
-    parser.add_argument("--trials", type=int, default=2, help="turns in which settings are tried")
     given = parser.parse_args()
     QUIET.set_verbosity_error()
     QUIET.disable_progress_bar()
     chosen = [case for case in cases() if given.only in (None, case.name)]
     rows = []
     for case in chosen:
-        rows.append(measure(case, given.turns, given.trials))
+        rows.append(measure(case))
         print(rows[-1], flush=True)
-    command = f"python bench/sampler.py --turns {given.turns} --trials {given.trials}"
-    page = report(rows, command)
+    page = report(rows)
     print(page)
     if given.only is None:
         REPORT.write_text(page)

@@ -167,8 +167,12 @@ def open_policy(part: PolicyPart) -> OpenPolicy:
     if isinstance(part, ToyPolicy):
         return eva.toy.open_policy
     with extra("hf", "policy kind 'hf'"):
+        import torch
+
         from eva.backends import hf
 
+    if part.threads is not None:
+        torch.set_num_threads(part.threads)
     return partial(hf.open_policy, config=part)
 
 

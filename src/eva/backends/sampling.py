@@ -90,9 +90,12 @@ class Rows:
 
     def written(self) -> list[Written]:
         """All responses, in the order of the prompts."""
-        rounded = self._logprobs.double().round(decimals=5)
-        table = zip(self._tokens.tolist(), rounded.tolist(), self._lengths.tolist(), strict=True)
-        return [Written(tokens[:length], logprobs[:length]) for tokens, logprobs, length in table]
+        tokens = self._tokens[:, : self._step].tolist()
+        logprobs = self._logprobs[:, : self._step].double().round(decimals=5).tolist()
+        return [
+            Written(tokens[i][:length], logprobs[i][:length])
+            for i, length in enumerate(self._lengths.tolist())
+        ]
 
 
 class Sampler:
