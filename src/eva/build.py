@@ -104,13 +104,13 @@ def _rows(part: FilePrompts | DatasetPrompts) -> Iterator[dict[str, Any]]:
 
         return jsonl.rows(part)
     with extra("hf", f"prompts of kind {part.kind!r}"):
-        if part.kind == "parquet":
-            from eva.sources import parquet
+        if isinstance(part, DatasetPrompts):
+            from eva.sources import hub
 
-            return parquet.rows(part)
-        from eva.sources import hub
+            return hub.rows(part)
+        from eva.sources import parquet
 
-        return hub.rows(part)
+        return parquet.rows(part)
 
 
 def _sifted(given: Sequence[Prompt], gates: Sequence[Gate]) -> tuple[list[Prompt], list[Refused]]:

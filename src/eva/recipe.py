@@ -203,7 +203,7 @@ def _sentence(error: ValidationError) -> str:
     """The first fault of a recipe as one sentence, and how many more there are."""
     faults = error.errors(include_url=False)
     fault = faults[0]
-    loc, kind = tuple(fault["loc"]), fault["type"]
+    loc, kind, context = tuple(fault["loc"]), fault["type"], fault.get("ctx", {})
     key = _dotted(loc)
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     if kind == "extra_forbidden":
@@ -213,11 +213,11 @@ def _sentence(error: ValidationError) -> str:
     if kind == "missing":
         return f"the key {key!r} is missing{more}"
     if kind == "union_tag_not_found":
-        expected = fault["ctx"]["discriminator"].strip("'")
+        expected = context["discriminator"].strip("'")
         return f"{key!r} has no {expected!r}, which says what kind of part it is{more}"
     if kind == "union_tag_invalid":
-        tags = [tag.strip(" '") for tag in fault["ctx"]["expected_tags"].split(",")]
-        return f"{key}.kind is {fault['ctx']['tag']!r}; {nearest(fault['ctx']['tag'], tags)}{more}"
+        tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+        return f"{key}.kind is {context['tag']!r}; {nearest(context['tag'], tags)}{more}"
     message = fault["msg"].removeprefix("Value error, ")
     came = f", not {fault['input']!r:.80}" if not isinstance(fault["input"], dict) else ""
     return f"{key + ': ' if key else ''}{message[0].lower()}{message[1:]}{came}{more}"

@@ -16,7 +16,8 @@ def rows(config: DatasetPrompts) -> Iterator[dict[str, JsonValue]]:
     Raises:
         RecipeError: The data set or the split cannot be had.
     """
-    yield from _split(config)
+    for row in _split(config):
+        yield dict(row)
 
 
 def _split(config: DatasetPrompts) -> datasets.Dataset:
