@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from eva import seeds
-from eva.backends.load import context, load_context, load_model, load_tokenizer
+from eva.backends.load import context, load_context, load_policy, load_tokenizer
 from eva.backends.sampling import Sampler, Written
 from eva.config import HfPolicy
 from eva.errors import BackEndError
@@ -51,7 +51,7 @@ def open_policy(checkpoint: Checkpoint, config: HfPolicy) -> Iterator[Policy]:
             is not there; later: a prompt does not fit, or the model gives no numbers.
     """
     tokenizer = load_tokenizer(checkpoint.uri, config.revision)
-    policy = _Opened(load_model(checkpoint.uri, config), tokenizer, config.rows)
+    policy = _Opened(load_policy(checkpoint.uri, config), tokenizer, config.rows)
     try:
         yield policy
     finally:
@@ -159,9 +159,10 @@ def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[i
 
     Instruct models name several in generation_config.json, e.g. the end of a turn and of a text.
     """
-    named = model.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id} | set(named if isinstance(named, list) else [named])
-    return tuple(sorted(ends - {None}))
+    own: int | None = cast("int | None", tokenizer.eos_token_id)
+    named = cast("int | list[int] | None", model.generation_config.eos_token_id)
+    ends = {own, *(named if isinstance(named, list) else [named])}
+    return tuple(sorted(end for end in ends if end is not None))
 
 
 def _encoded(

@@ -30,21 +30,18 @@ CONTEXT_KEYS = ("max_position_embeddings", "n_positions")
 """The names under which configs keep the number of positions a model can see."""
 
 
-def load_model(uri: str, config: HfPolicy) -> PreTrainedModel:
-    """The model in evaluation mode, on its device, in its dtype.
+def load_model(uri: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
+    """The model in evaluation mode, on the CPU.
 
     Which attention kernel is used is left to transformers; it knows that Gemma 2 needs "eager".
 
     Raises:
-        BackEndError: There is no causal language model at `uri`, or no such device.
+        BackEndError: There is no causal language model at `uri`, or it lacks some weights.
     """
-    device = _device(config.device)
-    dtype = config.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if device.type == "cuda" else "float32"
-    with _explained(uri, "config.json and the weights of a causal language model"), _no_bars():
+    with _explained(uri, "config.json and the weights of a causal language model"), no_bars():
+        # The types of transformers 5.23 leave out the pair that output_loading_info returns.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            uri, revision=config.revision, dtype=dtype, output_loading_info=True
+            uri, revision=revision, dtype=dtype, output_loading_info=True
         )
     model: PreTrainedModel = loaded[0]
     missing = sorted(loaded[1]["missing_keys"])
@@ -53,7 +50,21 @@ def load_model(uri: str, config: HfPolicy) -> PreTrainedModel:
             f"expected all weights of a causal language model; {uri} lacks {len(missing)} tensors "
             f"of {type(model).__name__}, the first is {missing[0]}; save the whole model there"
         )
-    return model.to(device).eval()  # type: ignore[no-any-return, arg-type]  # `to` is decorated
+    model.eval()  # type: ignore[no-untyped-call]  # theirs
+    return model
+
+
+def load_policy(uri: str, config: HfPolicy) -> PreTrainedModel:
+    """The model in evaluation mode, on the device and in the dtype of the recipe.
+
+    Raises:
+        BackEndError: There is no causal language model at `uri`, or no such device.
+    """
+    device = _device(config.device)
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    fitting = torch.bfloat16 if device.type == "cuda" else torch.float32
+    model = load_model(uri, config.revision, dtypes.get(config.dtype, fitting))
+    return model.to(device)  # type: ignore[no-any-return, arg-type]  # `to` is decorated
 
 
 def load_tokenizer(uri: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -126,7 +137,7 @@ def _explained(uri: str, expected: str) -> Iterator[None]:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Only the command line draws progress bars."""
     drawn = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]

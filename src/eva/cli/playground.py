@@ -23,7 +23,7 @@ app = typer.Typer(
 def sft(
     out: Annotated[Path, typer.Argument(help="The folder for theta_0.")],
     seed: Annotated[int, typer.Option(help="Names every random draw.")] = 0,
-    steps: Annotated[int, typer.Option(help="Optimiser steps of 64 demonstrations.")] = 3000,
+    steps: Annotated[int, typer.Option(help="Optimiser steps of 64 demonstrations.")] = 8000,
 ) -> None:
     """Make theta_0 by supervised fine-tuning on mixed-quality demonstrations; minutes on a CPU."""
     with extra("hf", "eva playground sft"):

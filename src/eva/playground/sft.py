@@ -44,7 +44,7 @@ IGNORED = -100
 def sft(
     out: Path,
     *,
-    steps: int = 3000,
+    steps: int = 8000,
     batch: int = 64,
     seed: int = 0,
     progress: Progress | None = None,
