@@ -314,7 +314,7 @@ def test_pairs_that_no_step_takes_are_allowed(
 def test_a_start_that_is_no_model_is_refused(
     make_config: MakeConfig, learn: Learn, tmp_path: Path
 ) -> None:
-    with pytest.raises(BackEndError, match="is no causal language model"):
+    with pytest.raises(BackEndError, match="weights of a causal language model"):
         learn(Checkpoint(uri=str(tmp_path), id="x"), make_config())
 
 
