@@ -138,8 +138,11 @@ def svg(panels: Mapping[str, Series], y: str) -> str:
         y: What is measured.
     """
     charts: list[alt.LayerChart | alt.FacetChart] = []
-    longest = max((len(label) for series in panels.values() for label in series), default=0)
-    for name, series in panels.items():
+    labels = [label for series in panels.values() for label in series]
+    shared = _shared_start(labels)
+    longest = max((len(label) - len(shared) for label in labels), default=0)
+    for name, named in panels.items():
+        series = {label.removeprefix(shared): points for label, points in named.items()}
         domain = list(series)
         scale = _scale(domain, [PICTURE[n % COLOURS] for n in range(len(domain))])
         lines = _line_marks(series, domain, "checkpoint", y=None if charts else y, scale=scale)
@@ -148,9 +151,15 @@ def svg(panels: Mapping[str, Series], y: str) -> str:
             lines.mark_point(filled=True, size=30, opacity=1),
             _labels(series, scale),
         ]
-        title = alt.TitleParams(name, anchor="start", fontSize=13, color=INK, offset=10)
+        title = alt.TitleParams(
+            name, anchor="start", frame="group", fontSize=13, color=INK, offset=14
+        )
         charts.append(alt.layer(*layers).properties(width=300, height=230, title=title))
-    whole = alt.hconcat(*charts, spacing=26 + 7 * longest, background="transparent").configure(
+    # Text beyond a panel is measured in one font and drawn in another: leave it room.
+    room = 26 + 8 * longest
+    whole = alt.hconcat(
+        *charts, spacing=room, background="transparent", padding={"right": room}
+    ).configure(
         font="Helvetica Neue, Helvetica, Arial, sans-serif",
         view=alt.ViewConfig(stroke=None),
         axis=alt.AxisConfig(
@@ -169,6 +178,14 @@ def svg(panels: Mapping[str, Series], y: str) -> str:
         ),
     )
     return vl_convert.vegalite_to_svg(whole.to_dict(), vl_version=version())
+
+
+def _shared_start(labels: Sequence[str]) -> str:
+    """What all labels begin with, up to a hyphen: "playground-" of playground-eva and -new."""
+    start = labels[0] if len(set(labels)) > 1 else ""
+    while not all(label.startswith(start) for label in labels):
+        start = start[:-1]
+    return start[: start.rfind("-") + 1]
 
 
 def _labels(series: Series, scale: alt.Scale) -> alt.Chart:
