@@ -111,6 +111,18 @@ def test_a_playground_game_is_made_of_its_recipe(tmp_path):
     assert evolving.creator.estimate == "last"
 
 
+def test_threads_are_the_recipe_s_or_torch_s_own():
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    try:
+        build.open_policy(HfPolicy(model="playground", threads=before + 1))
+        assert torch.get_num_threads() == before + 1
+        build.open_policy(HfPolicy(model="playground"))
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_prompts_that_are_all_too_long_are_one_sentence(tmp_path):
     pytest.importorskip("transformers")
     (tmp_path / "p.jsonl").write_text('{"prompt": "' + "has 1 " * 40 + '"}\n')

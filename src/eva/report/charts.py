@@ -137,24 +137,13 @@ def svg(panels: Mapping[str, Series], y: str) -> str:
         panels: A series for each held-out set, by its name.
         y: What is measured.
     """
-    charts: list[alt.LayerChart | alt.FacetChart] = []
     labels = [label for series in panels.values() for label in series]
     shared = _shared_start(labels)
     longest = max((len(label) - len(shared) for label in labels), default=0)
-    for name, named in panels.items():
-        series = {label.removeprefix(shared): points for label, points in named.items()}
-        domain = list(series)
-        scale = _scale(domain, [PICTURE[n % COLOURS] for n in range(len(domain))])
-        lines = _line_marks(series, domain, "checkpoint", y=None if charts else y, scale=scale)
-        layers = [
-            lines.mark_line(strokeWidth=2.4, strokeJoin="round", strokeCap="round"),
-            lines.mark_point(filled=True, size=30, opacity=1),
-            _labels(series, scale),
-        ]
-        title = alt.TitleParams(
-            name, anchor="start", frame="group", fontSize=13, color=INK, offset=14
-        )
-        charts.append(alt.layer(*layers).properties(width=300, height=230, title=title))
+    charts = [
+        _panel(name, {label.removeprefix(shared): points for label, points in series.items()}, y)
+        for name, series in panels.items()
+    ]
     # Text beyond a panel is measured in one font and drawn in another: leave it room.
     room = 26 + 8 * longest
     whole = alt.hconcat(
@@ -178,6 +167,20 @@ def svg(panels: Mapping[str, Series], y: str) -> str:
         ),
     )
     return vl_convert.vegalite_to_svg(whole.to_dict(), vl_version=version())
+
+
+def _panel(name: str, series: Series, y: str) -> alt.LayerChart | alt.FacetChart:
+    """The curves of one held-out set with their names at the ends."""
+    domain = list(series)
+    scale = _scale(domain, [PICTURE[n % COLOURS] for n in range(len(domain))])
+    lines = _line_marks(series, domain, "checkpoint", y=y, scale=scale)
+    layers = [
+        lines.mark_line(strokeWidth=2.4, strokeJoin="round", strokeCap="round"),
+        lines.mark_point(filled=True, size=30, opacity=1),
+        _labels(series, scale),
+    ]
+    title = alt.TitleParams(name, anchor="start", frame="group", fontSize=13, color=INK, offset=14)
+    return alt.layer(*layers).properties(width=300, height=230, title=title)
 
 
 def _shared_start(labels: Sequence[str]) -> str:
