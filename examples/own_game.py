@@ -33,7 +33,7 @@ from eva.start import quiet
 from eva.store import held
 
 
-def ask(number: float, **origin: str) -> Prompt:
+def ask(number: float) -> Prompt:
     """A prompt that asks for a number."""
     return Prompt(messages=(Message(role="user", content=f"{number:.3f}"),), by="example")
 
@@ -77,10 +77,11 @@ def evolve(parents: Sequence[ScoredPrompt], policy: Policy, *, seed: int) -> lis
 
 def learn(start: Checkpoint, lessons: Sequence[Rollout], *, out: Path, seed: int) -> Checkpoint:
     """Move to the mean of the best guesses."""
-    best = [
-        float(rollout.responses[int(np.argmax([r or 0.0 for r in rollout.rewards]))].text)
-        for rollout in lessons
-    ]
+    best = []
+    for rollout in lessons:
+        rewarded = [(r, y) for r, y in zip(rollout.rewards, rollout.responses, strict=True) if r]
+        if rewarded:  # a missing reward is None, and is left out
+            best.append(float(max(rewarded, key=lambda pair: pair[0])[1].text))
     path = out / "centre.json"
     path.write_text(json.dumps(float(np.mean(best))))
     return Checkpoint(uri=str(path), id=path.read_text())

@@ -51,7 +51,9 @@ def test_every_selector_draws_distinct_prompts(part):
 
 def test_too_few_new_prompts_are_noticed_before_the_run(tmp_path):
     short = recipe("creator=null", "new_prompts={kind: toy, n: 15, seed: 3}")
-    with pytest.raises(RecipeError, match=r"new_prompts has 15 prompts; 3 rounds of 8 .* need 16"):
+    with pytest.raises(
+        RecipeError, match=r"new_prompts has 15 prompts that can be used; 3 rounds of 8 .* need 16"
+    ):
         build.game(short, tmp_path)
 
 
@@ -127,7 +129,9 @@ def test_prompts_that_are_all_too_long_are_one_sentence(tmp_path):
     pytest.importorskip("transformers")
     (tmp_path / "p.jsonl").write_text('{"prompt": "' + "has 1 " * 40 + '"}\n')
     long = load("playground-static", [f"prompts={{kind: jsonl, path: {tmp_path / 'p.jsonl'}}}"])
-    with pytest.raises(RecipeError, match=r"no prompt is left .* sampling\.max_tokens = 11"):
+    with pytest.raises(
+        RecipeError, match=r"no prompt is left .* the first because the prompt has 82 tokens"
+    ):
         build.game(long, tmp_path)
 
 
@@ -143,3 +147,64 @@ def test_facts_are_told_without_git_and_without_packages(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert start._commit() is None
     assert start._version("no-such-package") is None
+
+
+def test_given_and_new_prompts_that_stand_in_a_held_out_set_are_refused(tmp_path):
+    # The recipe's set "easy" is drawn with seed 101: so is this X_0.
+    same = recipe("prompts={kind: toy, n: 8, seed: 101}")
+    with pytest.raises(RecipeError, match=r"all 8 were refused.*stands in the held-out set easy"):
+        build.game(
+            recipe("prompts={kind: toy, n: 8, seed: 101}", "evaluate.sets.easy.n=8"), tmp_path
+        )
+    game = build.game(same, tmp_path)
+    assert len(game.prompts) == 4  # the set has four
+    assert {r.flaw for r in game.refused} == {"it stands in the held-out set easy"}
+
+
+def test_new_prompts_that_repeat_x_0_are_refused(tmp_path):
+    more = recipe("creator=null", "rounds=2", "new_prompts={kind: toy, n: 20}")
+    game = build.game(more, tmp_path)
+    assert len(game.new_prompts) == 12  # drawn with the same seed, so the first eight are X_0
+    assert not {p.id for p in game.prompts} & {p.id for p in game.new_prompts}
+    assert {r.flaw for r in game.refused} == {"it stands in `prompts` already"}
+
+
+def test_held_out_sets_are_the_same_for_every_seed_of_a_run(tmp_path):
+    sets = "evaluate.sets={a: {kind: toy, n: 5, low: 7, high: 8}}"
+    one, two = (build.game(recipe(sets, f"seed={s}"), tmp_path).evaluation.sets for s in (1, 2))
+    assert one == two
+
+
+def test_a_held_out_prompt_that_is_too_long_is_named_before_the_run(tmp_path):
+    pytest.importorskip("transformers")
+    (tmp_path / "p.jsonl").write_text('{"prompt": "' + "has 1 " * 40 + '"}\n')
+    sets = f"evaluate.sets={{a: {{kind: jsonl, path: {tmp_path / 'p.jsonl'}}}}}"
+    with pytest.raises(
+        RecipeError, match=r"evaluate\.sets\.a: prompt [0-9a-f]{20}: the prompt has"
+    ):
+        build.game(load("playground-static", [sets]), tmp_path)
+
+
+def test_every_held_out_set_is_guarded_beside_one_of_the_playground(tmp_path):
+    pytest.importorskip("transformers")
+    (tmp_path / "p.jsonl").write_text('{"prompt": "has 1 even no 7 up"}\n')
+    own = f"evaluate.sets.own={{kind: jsonl, path: {tmp_path / 'p.jsonl'}}}"
+    game = build.game(load("playground-eva", [own]), tmp_path)
+    assert [g(chat("has 1 even no 7 up")) for g in game.gates].count(None) < len(game.gates)
+
+
+def test_a_folder_that_is_no_model_is_a_wrong_recipe(tmp_path):
+    pytest.importorskip("transformers")
+    (tmp_path / "m").mkdir()
+    wrong = load("playground-static", [f"policy.model={tmp_path / 'm'}"])
+    with pytest.raises(RecipeError, match=r"policy\.model: expected"):
+        build.game(wrong, tmp_path)
+
+
+def test_the_floor_of_the_recipe_reaches_the_selector():
+    info_P = np.array([0.0, 1.0, 2.0, 3.0])
+    never = build.select(Proportional())
+    always = build.select(Proportional(floor=1.0))
+    draws = [np.random.default_rng(seed) for seed in range(200)]
+    assert not any(0 in never(info_P, 3, rng) for rng in draws)
+    assert any(0 in always(info_P, 3, np.random.default_rng(seed)) for seed in range(200))

@@ -13,7 +13,7 @@ LEVELS = [
     {"protocols"},
     {"config", "formulas", "contracts", "adapt", "checkpoints"},
     {"pairs", "store", "recipe", "game"},
-    {"reading", "stages", "toy"},
+    {"reading", "stages", "toy", "named"},
     {"evaluation"},
     {"loop"},
     {"backends", "learn", "playground", "sources", "report"},

@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from eva import seeds, toy
+from eva import build, loop, toy
 from eva.records import Child, Prompt, Rollout, ScoredPrompt
-from eva.store import read_records
+from eva.start import quiet, run_recipe
+from eva.store import held, read_records
 from tests.world import contents, played, recipe
 
 
@@ -99,19 +102,11 @@ def test_the_game_beats_the_same_prompts_on_harder_ones(tmp_path):
     # Three seeds; static prompts have nothing left to teach once the skill exceeds them.
     gains = []
     for seed in (1, 2, 3):
-        ends = []
-        for arm in ("seed=0", "creator=null"):
-            path = tmp_path / f"{arm}-{seed}"
-            ends.append(
-                played(
-                    path,
-                    f"seed={seed}",
-                    "rounds=8",
-                    "prompts.n=32",
-                    arm.replace("seed=0", f"seed={seed}"),
-                )[-1][1]
-            )
-        gains.append(ends[0]["hard/sampled/reward"] - ends[1]["hard/sampled/reward"])
+        ends = [
+            played(tmp_path / f"{name}{seed}", f"seed={seed}", "rounds=8", "prompts.n=32", *arm)[-1]
+            for name, arm in (("eva", []), ("static", ["creator=null"]))
+        ]
+        gains.append(ends[0][1]["hard/sampled/reward"] - ends[1][1]["hard/sampled/reward"])
     assert min(gains) > 0.1
 
 
@@ -146,6 +141,19 @@ def test_last_in_the_very_first_round_has_nothing_to_reuse_and_answers_the_pool(
     played(tmp_path / "run", "creator.estimate=last", "creator.start=0")
     assert (tmp_path / "run/rounds/000/tried").is_dir()
     assert not (tmp_path / "run/rounds/001/tried").exists()
+
+
+def test_stale_answers_are_no_lessons_whatever_a_learner_calls_its_checkpoints(tmp_path):
+    (tmp_path / "own_learner.py").write_text(
+        "from eva import Checkpoint\n"
+        "def learn(start, lessons, *, out, seed):\n"
+        "    return Checkpoint(uri='toy:0.3', id='always the same')\n"
+    )
+    path = tmp_path / "run"
+    own = "learner={kind: python, call: 'own_learner:learn'}"
+    list(run_recipe(recipe(own, "creator.estimate=last"), path, here=tmp_path))
+    for t in range(3):
+        assert {r.round for r in stage(path, t, "lessons", Rollout)} == {t}
 
 
 def test_without_an_evolver_the_parents_are_the_lessons_and_the_pool_stays(tmp_path):
@@ -266,5 +274,88 @@ def test_importing_eva_and_checking_a_recipe_load_nothing_heavy():
     assert done.returncode == 0, done.stderr
 
 
-def test_every_draw_of_a_round_has_its_own_name():
-    assert len({seeds.child(1, name, 2) for name in ("answer", "select", "mix", "evolve")}) == 4
+class Witness:
+    """Plug-ins of the toy world that write down the seeds and settings they are given."""
+
+    def __init__(self, game):
+        self.seen = {"policy": [], "evolver": [], "learner": [], "select": [], "sampling": []}
+        self.game = replace(
+            game,
+            open_policy=self.open_policy,
+            learner=self.learner(game.learner),
+            creator=replace(
+                game.creator,
+                evolver=self.evolver(game.creator.evolver),
+                select=self.select(game.creator.select),
+            ),
+        )
+
+    @contextmanager
+    def open_policy(self, checkpoint):
+        with toy.open_policy(checkpoint) as policy:
+
+            def watched(prompts, n, *, sampling, seed):
+                self.seen["policy"].append(seed)
+                self.seen["sampling"].append((n, sampling))
+                return policy(prompts, n, sampling=sampling, seed=seed)
+
+            yield watched
+
+    def evolver(self, evolver):
+        def watched(parents, policy, *, seed):
+            self.seen["evolver"].append(seed)
+            return evolver(parents, policy, seed=seed)
+
+        return watched
+
+    def learner(self, learner):
+        def watched(start, lessons, *, out, seed):
+            self.seen["learner"].append(seed)
+            return learner(start, lessons, out=out, seed=seed)
+
+        return watched
+
+    def select(self, select):
+        def watched(info_P, count, rng):
+            self.seen["select"].append(rng.bit_generator.state["state"]["state"])
+            return select(info_P, count, rng)
+
+        return watched
+
+
+def witnessed(path: Path, *overrides: str) -> dict[str, list]:
+    witness = Witness(build.game(recipe(*overrides), path.parent))
+    agree = lambda a, b: None  # noqa: E731
+    with held(path, "x", {}, agree=agree, progress=quiet) as folder:
+        list(loop.run(witness.game, folder))
+    return witness.seen
+
+
+def test_every_draw_of_a_run_has_its_own_seed(tmp_path):
+    one = witnessed(tmp_path / "a", "chunk=100", "evaluate=null")
+    two = witnessed(tmp_path / "b", "chunk=100", "evaluate=null", "seed=2")
+    # Three rounds: one answer in the plain one, two each in the others; learner in all three.
+    assert len(one["learner"]) == 3
+    assert len(one["evolver"]) == len(one["select"]) == 2
+    for draws in (one, two):
+        answered = draws["policy"]
+        assert len(set(answered)) == 3  # a prompt tried and solved in one round is answered alike
+        assert len(set(draws["learner"])) == 3
+        assert len(set(draws["evolver"])) == len(set(draws["select"])) == 2
+    for name in ("policy", "evolver", "learner", "select"):
+        assert not set(one[name]) & set(two[name]), name
+
+
+def test_held_out_prompts_are_answered_greedily_and_sampled_from_the_whole_distribution(tmp_path):
+    seen = witnessed(tmp_path / "a", "sampling.top_p=0.5", "evaluate.samples=2")
+    held_out = {(n, s.temperature, s.top_p) for n, s in seen["sampling"]}
+    assert held_out == {(1, 0.0, 1.0), (2, 1.0, 1.0), (4, 0.5, 0.5)}
+
+
+def test_newborns_in_the_batch_are_drawn_not_taken_from_the_front(tmp_path):
+    path = tmp_path / "run"
+    played(path, "prompts.n=40")
+    born = [p.id for p in stage(path, 1, "born", Prompt)]
+    used = [p.id for p in stage(path, 1, "batch", Prompt) if p.id in set(born)]
+    assert len(used) == 32
+    assert set(used) != set(born[:32])

@@ -98,7 +98,8 @@ def test_overrides_come_last_and_are_yaml():
         ("novalue", r"--set 'novalue': expected key=value"),
         ("=3", r"expected key=value"),
         ("n={", r"'\{' is no YAML value"),
-        ("creator.info=nonsense", r"creator\.info"),
+        ("creator.info=a_mn", r"creator\.info is 'a_mn'; did you mean 'a_min'\? known: a_avg"),
+        ("prompts={kind: toy, low: 5}", r"low 5\.0 is not below high 1\.0"),
     ],
 )
 def test_a_mistake_is_one_sentence(override, sentence):
@@ -149,3 +150,45 @@ def test_differences_name_dotted_keys_and_both_values():
 def test_the_digest_sees_every_key_but_the_number_of_rounds():
     assert recipes.digest(recipe()) == recipes.digest(recipe("rounds=9"))
     assert recipes.digest(recipe()) != recipes.digest(recipe("seed=9"))
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b"], ["a", "b", "c"]])
+def test_a_base_that_leads_back_is_one_sentence(tmp_path, names):
+    for name, base in zip(names, [*names[1:], names[0]], strict=True):
+        written(tmp_path, f"base: {base}.yaml\nname: {name}\n", f"{name}.yaml")
+    with pytest.raises(RecipeError, match="leads back to a recipe that it is a base of"):
+        recipes.load(str(tmp_path / "a.yaml"))
+
+
+def test_an_alias_that_holds_itself_is_one_sentence(tmp_path):
+    with pytest.raises(RecipeError):
+        recipes.load(written(tmp_path, TOY + "sampling: &a {x: *a}\n"))
+
+
+def test_arguments_of_own_functions_are_left_as_they_are(tmp_path):
+    (tmp_path / "model").mkdir()
+    args = "{path: v1/score, model: model, rate: 1e-6}"
+    text = f"base: toy\nname: x\nreward: {{kind: python, call: 'a:b', args: {args}}}\n"
+    mine = recipes.load(written(tmp_path, text))
+    assert mine.reward.args == {"path": "v1/score", "model": "model", "rate": 1e-6}
+
+
+def test_an_overriding_path_is_relative_to_where_the_command_is_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mine = recipes.load("toy", ["prompts={kind: jsonl, path: p.jsonl}"])
+    assert mine.prompts.path == str(tmp_path / "p.jsonl")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", "000.json"])
+def test_a_held_out_set_has_a_plain_name(name):
+    with pytest.raises(RecipeError):
+        recipes.load("toy", [f"evaluate.sets={{'{name}': {{kind: toy}}}}"])
+
+
+def test_training_on_the_parents_needs_a_fresh_estimate():
+    with pytest.raises(RecipeError, match="evolve null needs estimate fresh"):
+        recipes.load("toy", ["creator.evolve=null", "creator.estimate=last"])
+
+
+def test_a_selector_is_the_paper_s_unless_said():
+    assert recipes.load("toy", ["creator.select.keep=0.5"]).creator.select.kind == "proportional"

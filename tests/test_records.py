@@ -122,3 +122,16 @@ def test_sampling_outside_its_range_is_refused(wrong):
 def test_what_is_no_object_is_no_record():
     with pytest.raises(ValidationError):
         Prompt.model_validate("not an object")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_data_hold_json_values_only_so_that_an_id_survives_a_file(value):
+    with pytest.raises(ValidationError, match="NaN or infinity is no JSON value; write null"):
+        asked(data={"answer": value})
+
+
+def test_a_flaw_says_something_and_a_child_has_a_writer():
+    with pytest.raises(ValidationError):
+        Child(parent="p", method="m", by="b", flaw="")
+    with pytest.raises(ValidationError):
+        Child(parent="p", messages=asked().messages, method="m", by="")

@@ -88,7 +88,7 @@ def test_parquet_gives_the_same_prompts_as_json_lines(tmp_path):
 def test_a_file_that_is_no_parquet_is_one_sentence(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "x").write_text("{}")
-    with pytest.raises(RecipeError, match="is no Parquet file"):
+    with pytest.raises(RecipeError, match="is no sound Parquet file"):
         build.prompts(FilePrompts(kind="parquet", path=str(tmp_path / "x")), seed=1)
 
 
@@ -111,3 +111,8 @@ def test_a_data_set_that_cannot_be_had_is_one_sentence(tmp_path, monkeypatch):
     rows.save_to_disk(str(tmp_path / "set"))
     with pytest.raises(RecipeError, match="cannot load the split 'train'"):
         build.prompts(DatasetPrompts(kind="dataset", path=str(tmp_path / "set")), seed=1)
+
+
+def test_a_missing_number_of_a_table_is_null(tmp_path):
+    prompts, _ = jsonl(tmp_path, b'{"prompt": "a", "answer": [NaN, {"b": NaN}]}', data=("answer",))
+    assert prompts[0].data == {"answer": [None, {"b": None}]}

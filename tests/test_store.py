@@ -31,7 +31,7 @@ def test_a_damaged_line_is_named(tmp_path):
     path = tmp_path / "x.jsonl"
     store.write_records(path, [prompt("a"), prompt("b")])
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(RunDirError, match=r"x\.jsonl:2 is no Prompt .*delete this file"):
+    with pytest.raises(RunDirError, match=r"x\.jsonl:2 is no Prompt .*restore it from a copy"):
         store.read_records(path, Prompt)
 
 
@@ -131,7 +131,7 @@ def test_a_run_of_another_format_is_refused(tmp_path):
     with pytest.raises(RunDirError, match="has format 99; this eva reads format 1"):
         played(tmp_path / "run")
     facts.write_text("[")
-    with pytest.raises(RunDirError, match="no JSON object; restore it"):
+    with pytest.raises(RunDirError, match="no JSON object of a run; restore it"):
         played(tmp_path / "run")
 
 
@@ -193,3 +193,55 @@ def test_given_prompts_that_cannot_be_used_are_kept_with_the_reason(tmp_path):
     list(run_recipe(load("toy", [f"prompts={source}", *more]), tmp_path / "run", here=tmp_path))
     assert '"flaw":"row 3 repeats row 1 of p.jsonl"' in (tmp_path / "run/refused.jsonl").read_text()
     assert "refused prompt" in (tmp_path / "run/logs/attempt_1.log").read_text()
+
+
+def test_a_folder_with_other_files_is_never_taken_for_a_run(tmp_path):
+    (tmp_path / "home/sub").mkdir(parents=True)
+    (tmp_path / "home/sub/film.part").write_text("precious")
+    (tmp_path / "home/recipe.yaml").write_text("# my own\nbase: toy\n")
+    with pytest.raises(RunDirError, match=r"no run directory and holds other files \(recipe.yaml"):
+        played(tmp_path / "home")
+    assert (tmp_path / "home/sub/film.part").read_text() == "precious"
+    assert (tmp_path / "home/recipe.yaml").read_text().startswith("# my own")
+
+
+def test_a_run_whose_prompts_changed_is_refused_and_a_moved_project_goes_on(tmp_path):
+    source = tmp_path / "a/p.jsonl"
+    source.parent.mkdir()
+    source.write_text('{"prompt": "0.5"}\n{"prompt": "0.25"}\n')
+    more = ["creator=null", "evaluate=null"]
+
+    def run(folder, rounds):
+        path = f"prompts={{kind: jsonl, path: {folder / 'p.jsonl'}}}"
+        chosen = load("toy", [path, f"rounds={rounds}", *more])
+        return list(run_recipe(chosen, folder / "run", here=folder))
+
+    run(tmp_path / "a", 1)
+    (tmp_path / "a").rename(tmp_path / "b")
+    run(tmp_path / "b", 2)
+    (tmp_path / "b/p.jsonl").write_text('{"prompt": "0.75"}\n')
+    with pytest.raises(RunDirError, match=r"has changed since it began \(prompts\); restore it"):
+        run(tmp_path / "b", 3)
+
+
+def test_what_is_gone_or_damaged_is_named_with_what_to_do(tmp_path):
+    played(tmp_path / "run", "rounds=2")
+    state = tmp_path / "run/state.json"
+    whole = state.read_text()
+    for broken in ("{", "{}", "[]"):
+        state.write_text(broken)
+        with pytest.raises(RunDirError, match=r"state\.json was damaged .*restore it from a copy"):
+            played(tmp_path / "run", "rounds=3")
+    state.write_text(whole)
+    (tmp_path / "run/rounds/002/pool.jsonl").unlink()
+    with pytest.raises(RunDirError, match=r"pool\.jsonl is gone; restore it from a copy"):
+        played(tmp_path / "run", "rounds=3")
+
+
+def test_how_to_compute_may_change_on_the_way(tmp_path):
+    from eva.recipe import as_yaml, differences, must_agree
+
+    old = load("playground-eva")
+    new = load("playground-eva", ["policy.rows=64", "policy.device=auto", "rounds=9"])
+    assert len(differences(old, new)) == 3
+    must_agree(as_yaml(old), as_yaml(new))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eva import study
-from eva.errors import EvaError
+from eva.errors import EvaError, RecipeError
 from tests.world import contents, played
 
 SHORT = ["base: toy", "rounds: 2", "prompts: {n: 8}"]
@@ -26,13 +26,14 @@ def test_arms_are_played_on_the_same_seeds_in_processes_and_compared(arms, tmp_p
     assert sorted(told) == sorted((c.name, t) for c in cells for t in (0, 1, 2))
 
     key = "hard/sampled/reward"
+    assert key in study.common_metrics(cells)
     rows = {row.name: row.values[key] for row in study.rows(cells, [key], arms[1])}
     ends = {c.name: json.loads((c.path / "evals/002.json").read_text())[key] for c in cells}
     gains = [ends[f"{arms[1]} seed {s}"] - ends[f"{arms[0]} seed {s}"] for s in (1, 2)]
-    found = rows[f"{arms[1]} - {arms[0]}"]
+    found = rows["game - alone"]
     assert found.mean == pytest.approx(np.mean(gains))
     assert found.error == pytest.approx(abs(gains[0] - gains[1]) / 2)  # s.e. of two numbers
-    assert list(rows) == ["theta_0", "theta_1", *arms, f"{arms[1]} - {arms[0]}"]
+    assert list(rows) == ["theta_0", "theta_1", "alone", "game", "game - alone"]
 
     lines = list(study.markdown(study.rows(cells, [key], arms[1]), [key]))
     assert lines[0] == f"| arm | {key} |"
@@ -67,3 +68,25 @@ def test_the_pair_of_a_study_is_what_a_single_run_would_be(tmp_path, arms):
     played(tmp_path / "alone", "seed=3", "rounds=2", "chunk=16", "evaluate.sets.easy.n=32",
            "evaluate.sets.hard.n=32", "name=game")  # fmt: skip
     assert contents(cells[0].path) == contents(tmp_path / "alone")
+
+
+def test_arms_that_would_share_a_folder_are_refused(tmp_path):
+    for arms, seeds in ((["toy", "toy"], [1]), (["toy"], [1, 1]), (["a/x.yaml", "b/x.yaml"], [1])):
+        with pytest.raises(RecipeError, match="share a run directory"):
+            study.cells(arms, seeds, tmp_path)
+    assert len(study.cells(["x-0.1.yaml", "x-0.2.yaml"], [1, 2], tmp_path)) == 4
+
+
+def test_a_plug_in_may_print_and_evaluation_may_be_rare(tmp_path):
+    (tmp_path / "loud.py").write_text(
+        "def score(prompt, response):\n    print('{\"round\": nonsense')\n    return 1.0\n"
+    )
+    text = "base: toy\nname: loud\nrounds: 3\nprompts: {n: 4}\nevaluate: {every: 2}\n"
+    text += "reward: {kind: rules, call: 'loud:score'}\n"
+    (tmp_path / "loud.yaml").write_text(text)
+    cells = study.cells([str(tmp_path / "loud.yaml")], [1], tmp_path / "runs")
+    told = []
+    study.play(cells, 1, lambda cell, t: told.append(t))
+    assert told == [0, 1, 2, 3]
+    rows = study.rows(cells, ["hard/sampled/reward"], cells[0].arm)
+    assert [row.name for row in rows] == ["theta_0", "loud"]

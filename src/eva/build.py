@@ -3,13 +3,13 @@
 Heavy libraries are imported inside the functions below, so that reading a recipe stays light.
 """
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, TypeAlias, assert_never
+
+from pydantic import JsonValue
 
 import eva.toy
 from eva import adapt
@@ -41,31 +41,44 @@ from eva.config import (
     ToyPrompts,
     ToyReward,
 )
-from eva.errors import RecipeError
+from eva.errors import BackEndError, RecipeError
 from eva.formulas import selection
 from eva.formulas.informativeness import INFO
 from eva.game import Creator, Evaluation, Game
+from eva.named import called, named
 from eva.protocols import Evolver, Gate, Info, Learner, OpenPolicy, Reward, Select
-from eva.recipe import nearest
 from eva.records import Checkpoint, Message, Prompt, Refused
+from eva.seeds import digest
+from eva.stages import flaw_of
+
+HELD_OUT = 0
+"""The seed of held-out sets that name none: they are the same for every seed of a run."""
 
 
 def game(recipe: Recipe, here: Path) -> Game:
     """The game of a recipe; `here` is the folder of the recipe, where its code is looked for.
 
     Raises:
-        RecipeError: A file, an extra or a function of the recipe is missing, or no prompt is left.
+        RecipeError: A file, an extra or a function is missing, or the prompts do not last.
     """
-    given, refused = prompts(recipe.prompts, recipe.seed)
-    gates = context_gates(recipe)
-    fits, too_long = _sifted(given, gates)
-    new, _ = prompts(recipe.new_prompts, recipe.seed) if recipe.new_prompts else ([], [])
-    new, _ = _sifted(new, gates)
-    _check_enough(recipe, len(fits), len(new))
     trained = reward(recipe.reward, here)
+    fits = context_gates(recipe)
+    measured = evaluation(recipe, trained, here) if recipe.evaluate else None
+    for name, held_out in measured.sets.items() if measured else ():
+        for one in sifted((list(held_out), []), fits)[1]:
+            raise RecipeError(f"evaluate.sets.{name}: prompt {one.prompt.id}: {one.flaw}")
+    gates = (*fits, *decontamination_gates(recipe, measured))
+    given, refused = sifted(prompts(recipe.prompts, recipe.seed), gates)
+    new, repeated = new_prompts(recipe, given, gates)
+    if not given:
+        raise RecipeError(
+            f"no prompt is left to train on: all {len(refused)} were refused, the first because "
+            f"{refused[0].flaw}; give others (a context holds the prompt and sampling.max_tokens)"
+        )
+    check_enough(recipe, len(given), len(new))
     return Game(
-        prompts=tuple(fits),
-        refused=(*refused, *too_long),
+        prompts=tuple(given),
+        refused=(*refused, *repeated),
         new_prompts=tuple(new),
         theta_0=theta_0(recipe.policy),
         open_policy=open_policy(recipe.policy),
@@ -77,9 +90,23 @@ def game(recipe: Recipe, here: Path) -> Game:
         sampling=recipe.sampling,
         chunk=recipe.chunk,
         creator=creator(recipe.creator, here) if recipe.creator else None,
-        gates=(*gates, *decontamination_gates(recipe)),
-        evaluation=evaluation(recipe, trained, here) if recipe.evaluate else None,
+        gates=gates,
+        evaluation=measured,
     )
+
+
+def inputs(game: Game) -> dict[str, JsonValue]:
+    """What a run reads from outside, as digests: a run goes on only with the same."""
+    held_out = game.evaluation.sets if game.evaluation else {}
+    read = {
+        "prompts": game.prompts,
+        "new_prompts": game.new_prompts,
+        **{f"evaluate.sets.{name}": found for name, found in held_out.items()},
+    }
+    return {
+        "policy": game.theta_0.id,
+        **{name: digest(prompt.id for prompt in found) for name, found in read.items()},
+    }
 
 
 # ---------------------------------------------------------------- prompts
@@ -113,10 +140,15 @@ def _rows(part: FilePrompts | DatasetPrompts) -> Iterator[dict[str, Any]]:
         return parquet.rows(part)
 
 
-def _sifted(given: Sequence[Prompt], gates: Sequence[Gate]) -> tuple[list[Prompt], list[Refused]]:
-    fits, refused = [], []
-    for prompt in given:
-        flaw = next((flaw for gate in gates if (flaw := gate(prompt.messages))), None)
+Sifted: TypeAlias = tuple[list[Prompt], list[Refused]]
+"""Prompts that can be used, and those that cannot with the reason."""
+
+
+def sifted(given: Sifted, gates: Sequence[Gate]) -> Sifted:
+    """The prompts that pass all gates, and the refused ones, those refused before included."""
+    fits, refused = [], list(given[1])
+    for prompt in given[0]:
+        flaw = flaw_of(prompt.messages, gates)
         if flaw is None:
             fits.append(prompt)
         else:
@@ -124,17 +156,29 @@ def _sifted(given: Sequence[Prompt], gates: Sequence[Gate]) -> tuple[list[Prompt
     return fits, refused
 
 
-def _check_enough(recipe: Recipe, given: int, new: int) -> None:
-    if not given:
-        raise RecipeError(
-            "no prompt is left to train on: all are longer than the policy's context less "
-            f"sampling.max_tokens = {recipe.sampling.max_tokens}; lower it or shorten the prompts"
-        )
+def new_prompts(recipe: Recipe, given: Sequence[Prompt], gates: Sequence[Gate]) -> Sifted:
+    """The new prompts of a recipe, none of which stands in X_0."""
+    if recipe.new_prompts is None:
+        return [], []
+    known = {prompt.messages for prompt in given}
+
+    def is_new(messages: Sequence[Message]) -> str | None:
+        return "it stands in `prompts` already" if tuple(messages) in known else None
+
+    return sifted(prompts(recipe.new_prompts, recipe.seed), (*gates, is_new))
+
+
+def check_enough(recipe: Recipe, given: int, new: int) -> None:
+    """Refuse a recipe whose new prompts do not last for its rounds.
+
+    Raises:
+        RecipeError: There are too few.
+    """
     needed = given * (recipe.rounds - 1)
     if recipe.new_prompts is not None and new < needed:
         raise RecipeError(
-            f"new_prompts has {new} prompts; {recipe.rounds} rounds of {given} prompts, the first "
-            f"one on `prompts`, need {needed}: give more, or fewer rounds"
+            f"new_prompts has {new} prompts that can be used; {recipe.rounds} rounds of {given} "
+            f"prompts, the first one on `prompts`, need {needed}: give more, or fewer rounds"
         )
 
 
@@ -184,25 +228,27 @@ def context_gates(recipe: Recipe) -> tuple[Gate, ...]:
         from eva.backends import hf
 
     policy, longest = recipe.policy, recipe.sampling.max_tokens
-    return (hf.context_gate(model_folder(policy.model), longest, policy.revision),)
+    try:
+        return (hf.context_gate(model_folder(policy.model), longest, policy.revision),)
+    except BackEndError as error:
+        raise RecipeError(f"policy.model: {error}") from error
 
 
-def decontamination_gates(recipe: Recipe) -> tuple[Gate, ...]:
-    """Refuses what stands in a held-out set of the recipe."""
-    if recipe.evaluate is None:
+def decontamination_gates(recipe: Recipe, measured: Evaluation | None) -> tuple[Gate, ...]:
+    """Refuses what stands in a held-out set, for given, new and newborn prompts alike."""
+    if recipe.evaluate is None or measured is None:
         return ()
-    parts = recipe.evaluate.sets.items()
-    if any(isinstance(part, PlaygroundPrompts) for _, part in parts):
-        from eva.playground.sets import banned
-
-        return (banned,)
-    held_out = {p.messages: name for name, part in parts for p in prompts(part, recipe.seed)[0]}
+    held_out = {prompt.messages: name for name, found in measured.sets.items() for prompt in found}
 
     def stands_apart(messages: Sequence[Message]) -> str | None:
         name = held_out.get(tuple(messages))
         return f"it stands in the held-out set {name}" if name else None
 
-    return (stands_apart,)
+    if not any(isinstance(part, PlaygroundPrompts) for part in recipe.evaluate.sets.values()):
+        return (stands_apart,)
+    from eva.playground.sets import banned
+
+    return (stands_apart, banned)
 
 
 # ---------------------------------------------------------------- reward, creator, learner
@@ -283,10 +329,7 @@ def learner(recipe: Recipe, here: Path) -> Learner:
             own: Learner = called(part, here)
             return own
         case DpoLearner() as part:
-            if not isinstance(recipe.policy, HfPolicy):
-                raise RecipeError(
-                    f"learner kind 'dpo' needs a policy of kind 'hf', not {recipe.policy.kind!r}"
-                )
+            assert isinstance(recipe.policy, HfPolicy)  # the recipe was checked
             with extra("hf", "learner kind 'dpo'"):
                 from eva.learn import trainer
 
@@ -300,7 +343,7 @@ def evaluation(recipe: Recipe, trained: Reward, here: Path) -> Evaluation:
     part = recipe.evaluate
     assert isinstance(part, Evaluate)
     return Evaluation(
-        sets={name: tuple(prompts(inner, recipe.seed)[0]) for name, inner in part.sets.items()},
+        sets={name: tuple(prompts(inner, HELD_OUT)[0]) for name, inner in part.sets.items()},
         reward=reward(part.reward, here) if part.reward else trained,
         max_tokens=recipe.sampling.max_tokens,
         samples=part.samples,
@@ -310,47 +353,7 @@ def evaluation(recipe: Recipe, trained: Reward, here: Path) -> Evaluation:
     )
 
 
-# ---------------------------------------------------------------- names of code
-
-
-def called(part: PythonCall, here: Path) -> Any:
-    """Your own function, or what it returns for the arguments that the recipe gives."""
-    function = named(part.call, here)
-    if not part.args:
-        return function
-    try:
-        return function(**part.args)
-    except TypeError as error:
-        raise RecipeError(f"{part.call} cannot be called with {part.args}: {error}") from error
-
-
-def named(call: str, here: Path) -> Callable[..., Any]:
-    """The function that "module:function" names, looked for beside the recipe too.
-
-    Raises:
-        RecipeError: There is no such module or function, or it is not callable.
-    """
-    module_name, _, path = call.partition(":")
-    for folder in (str(Path.cwd()), str(here.resolve())):
-        if folder not in sys.path:
-            sys.path.append(folder)
-    try:
-        found: Any = importlib.import_module(module_name)
-    except Exception as error:
-        raise RecipeError(
-            f"{call}: the module {module_name!r} cannot be imported "
-            f"({type(error).__name__}: {error}); it is looked for in {here.resolve()}, in the "
-            "working directory and among the installed packages"
-        ) from error
-    for name in path.split("."):
-        known = vars(found)
-        if name not in known:
-            public = [key for key in known if not key.startswith("_")]
-            raise RecipeError(f"{call}: there is no {name!r}; {nearest(name, public)}")
-        found = known[name]
-    if not callable(found):
-        raise RecipeError(f"{call} is a {type(found).__name__}; expected a function")
-    return found  # type: ignore[no-any-return]  # a plug-in's type is checked at its seam
+# ---------------------------------------------------------------- extras
 
 
 @contextmanager

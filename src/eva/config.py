@@ -7,7 +7,14 @@ This module is data alone: it imports no plug-in, and `eva.build` turns its part
 
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    model_validator,
+)
 
 from eva.records import Sampling
 
@@ -117,7 +124,13 @@ class ToyPrompts(Part):
     high: float = 1.0
     """The greatest difficulty."""
     seed: int | None = None
-    """Which draw; None takes the seed of the run."""
+    """Which draw; None takes the seed of the run, and a fixed one for a held-out set."""
+
+    @model_validator(mode="after")
+    def _has_room(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}; give a range")
+        return self
 
 
 PromptsPart: TypeAlias = Annotated[
@@ -183,7 +196,14 @@ class OtherSelect(Part):
     """Share of the pool that is drawn."""
 
 
-SelectPart: TypeAlias = Annotated[Proportional | OtherSelect, Field(discriminator="kind")]
+def _proportional_unless_said(part: object) -> object:
+    return {"kind": "proportional", **part} if isinstance(part, dict) else part
+
+
+SelectPart: TypeAlias = Annotated[
+    Annotated[Proportional | OtherSelect, Field(discriminator="kind")],
+    BeforeValidator(_proportional_unless_said),
+]
 
 
 class PlaygroundEvolver(Part):
@@ -205,7 +225,7 @@ class ToyEvolver(Part):
     kind: Literal["toy"]
     children: int = Field(default=4, ge=1)
     """Children of each parent."""
-    step: float = 0.5
+    step: float = Field(default=0.5, gt=0.0)
     """Greatest step."""
 
 
@@ -234,6 +254,15 @@ class Creator(Part):
     replay: Literal["pool", "parents", "first"] = "pool"
     """Where replayed prompts come from: the pool (the paper's), the parents, or the initial
     prompts X_0, which holds in-distribution quality."""
+
+    @model_validator(mode="after")
+    def _has_a_pool_to_estimate(self) -> Self:
+        if self.evolve is None and self.estimate == "last":
+            raise ValueError(
+                "evolve null needs estimate fresh: the last lessons are the last parents alone, "
+                "and a quarter of a quarter is soon nothing"
+            )
+        return self
 
 
 # ---------------------------------------------------------------- learner
@@ -300,10 +329,11 @@ LearnerPart: TypeAlias = Annotated[
 class Evaluate(Part):
     """Held-out prompts, answered greedily and sampled, by every checkpoint."""
 
-    sets: dict[str, PromptsPart] = Field(min_length=1)
+    sets: dict[Annotated[str, Field(pattern=r"^[\w-]+$")], PromptsPart] = Field(min_length=1)
     """The prompts by name, e.g. {hard: ..., x0: ...}; always the same ones, whatever the seed."""
     reward: RewardPart | None = None
-    """What scores them; null takes the training reward."""
+    """What scores them; null takes the training reward. It must judge a response by itself: a
+    reward that compares the responses of a group says nothing about a checkpoint."""
     samples: int = Field(default=3, ge=1)
     """Responses per prompt at `temperature`, beside the greedy one."""
     temperature: float = Field(default=1.0, gt=0.0)
@@ -320,7 +350,7 @@ class Evaluate(Part):
 class Recipe(Part):
     """One run, whole: every choice with its default."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str = Field(pattern=r"^[\w-][\w.-]*$")
     """A short name, used for folders and in tables."""
     seed: int = 1
     """Names every random draw of the run."""
@@ -337,7 +367,7 @@ class Recipe(Part):
     prompts: PromptsPart
     """X_0."""
     new_prompts: PromptsPart | None = None
-    """If given, plain rounds from `creator.start` (or 1) on train on the next |X_0| of these."""
+    """If given, each round from 1 on trains on the next |X_0| of these; needs `creator: null`."""
     reward: RewardPart
     """r(x, y)."""
     creator: Creator | None = None
@@ -351,4 +381,12 @@ class Recipe(Part):
     def _creator_or_new(self) -> Self:
         if self.creator is not None and self.new_prompts is not None:
             raise ValueError("creator and new_prompts exclude each other; set one of them to null")
+        return self
+
+    @model_validator(mode="after")
+    def _learner_fits_policy(self) -> Self:
+        if isinstance(self.learner, DpoLearner) and not isinstance(self.policy, HfPolicy):
+            raise ValueError(
+                f"learner kind 'dpo' needs a policy of kind 'hf', not {self.policy.kind!r}"
+            )
         return self

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from eva.errors import EvaError, PlugInError
-from eva.protocols import Floats_P_G
+from eva.protocols import Floats_P, Floats_P_G, Index_K
 from eva.records import Checkpoint, Child, Prompt, Response
 
 
@@ -22,8 +22,9 @@ def plug_in(seam: str) -> Iterator[None]:
     except EvaError:
         raise
     except Exception as error:
+        reason = " ".join(str(error).split())
         raise PlugInError(
-            f"the {seam} raised {type(error).__name__}: {error}; mend it and run the same command "
+            f"the {seam} raised {type(error).__name__}: {reason}; mend it and run the same command "
             "again, it goes on from the last finished stage (--debug shows the traceback)"
         ) from error
 
@@ -50,9 +51,10 @@ def checked_rewards(rewards: object, prompts: int, n: int) -> Floats_P_G:
     expected = f"expected numbers of shape [{prompts}, {n}] for {prompts} prompts with n={n}"
     try:
         rewards_P_G = np.asarray(rewards)
-    except ValueError as error:
+    except Exception as error:
         raise PlugInError(
-            f"the reward returned a ragged {_described(rewards)}; {expected}"
+            f"the reward returned {_described(rewards)} that is no array ({error}); {expected} (a "
+            "torch tensor becomes one by .detach().float().cpu().numpy())"
         ) from error
     if rewards_P_G.dtype.kind not in "fiub":
         raise PlugInError(
@@ -72,19 +74,46 @@ def checked_rewards(rewards: object, prompts: int, n: int) -> Floats_P_G:
     return rewards_P_G
 
 
-def some_present(rewards_P_G: Floats_P_G) -> Floats_P_G:
-    """Rewards to learn from: not all of them may be missing."""
+def some_present(rewards_P_G: Floats_P_G, of: str) -> None:
+    """Refuse rewards that are all missing: nothing can be learnt from them."""
     if np.isnan(rewards_P_G).all():
         raise PlugInError(
-            f"the reward returned NaN for all {rewards_P_G.size} responses of a chunk; nothing can "
-            "be learnt from missing rewards: give the reward what it needs (a server, a column of "
-            "prompts.data) and run the same command again, it goes on from the last finished stage"
+            f"the reward returned NaN for all {rewards_P_G.size} responses of the {of}; nothing "
+            "can be learnt from missing rewards: give the reward what it needs (a server, a column "
+            "of prompts.data) and run the same command again"
         )
-    return rewards_P_G
 
 
-def checked_children(children: object, parents: int) -> list[Child]:
-    """What an evolver returned: a list of Child, at least one for some parent."""
+def checked_info(info: object, prompts: int) -> Floats_P:
+    """What an informativeness metric returned: shape [P], finite or NaN."""
+    expected = f"expected numbers of shape [{prompts}], finite, or NaN for a prompt without a score"
+    try:
+        info_P = np.asarray(info, dtype=np.float64)
+    except Exception as error:
+        raise PlugInError(
+            f"the informativeness metric returned {_described(info)}; {expected}"
+        ) from error
+    if info_P.shape != (prompts,) or np.isinf(info_P).any():
+        what = "infinity" if np.isinf(info_P).any() else f"shape {list(info_P.shape)}"
+        raise PlugInError(f"the informativeness metric returned {what}; {expected}")
+    return info_P
+
+
+def checked_index(index: object, prompts: int) -> Index_K:
+    """What a selector returned: distinct positions in [0, P)."""
+    index_K = np.asarray(index)
+    is_whole = index_K.ndim == 1 and (index_K.dtype.kind in "iu" or index_K.size == 0)
+    if not is_whole or len(set(index_K.tolist())) < index_K.size:
+        raise PlugInError(
+            f"the selector returned {_described(index)}; expected distinct integers of shape [K]"
+        )
+    if index_K.size and not (index_K.min() >= 0 and index_K.max() < prompts):
+        raise PlugInError(f"the selector returned a position outside [0, {prompts})")
+    return index_K.astype(np.intp)
+
+
+def checked_children(children: object, parents: Sequence[str]) -> list[Child]:
+    """What an evolver returned: a list of Child, at least one, each of a known parent."""
     if not isinstance(children, list) or not all(isinstance(c, Child) for c in children):
         raise PlugInError(
             f"the evolver returned {_described(children)}; expected a list of Child, "
@@ -92,9 +121,17 @@ def checked_children(children: object, parents: int) -> list[Child]:
         )
     if parents and not children:
         raise PlugInError(
-            f"the evolver returned no children for {parents} parents; expected at least one Child, "
-            "where one that failed carries its flaw (set creator.evolve to null to go without)"
+            f"the evolver returned no children for {len(parents)} parents; expected at least one "
+            "Child, where one that failed carries its flaw (creator.evolve: null goes without)"
         )
+    known = set(parents)
+    for child in children:
+        if child.parent not in known:
+            raise PlugInError(
+                f"the evolver returned a child of {child.parent!r}, which is neither one of its "
+                "parents nor an earlier child; expected parent=ScoredPrompt.prompt.id or Child.id"
+            )
+        known.add(child.id)
     return children
 
 

@@ -1,6 +1,7 @@
 """What a game is made of: the seams filled in, and the numbers of the recipe.
 
-`eva.build` makes a `Game` of a recipe; in Python you can make one yourself and `eva.run` it.
+`eva.build` makes a `Game` of a recipe; in Python you can make one yourself and play it with
+`eva.loop.run`.
 """
 
 from collections.abc import Mapping

@@ -69,24 +69,31 @@ def begin(game: Game, folder: RunDir) -> RunState:
 
 def play(game: Game, state: RunState, folder: RunDir) -> RunState:
     """One round: theta_t and the pool X_t become theta_{t+1} and X_{t+1}."""
-    t, room = state.round, folder.room(state.round)
+    t, pool, room = state.round, state.pool, folder.room(state.round)
     creator = game.creator_at(t)
     with lazily(game.open_policy, folder.located(state.checkpoint)) as policy:
         evaluate(game, policy, state, folder)
         answer = partial(attempt, policy=policy, game=game, state=state)
-        tried, batch = create(creator, game, state, folder, policy) if creator else ([], state.pool)
+        tried: list[Rollout] = []
+        batch = list(pool)
+        if creator:
+            tried, batch = create(creator, policy, game, state, folder)
         untried = unanswered(batch, tried, state)
         solved = room.chunks("solved", Rollout, untried, answer, game.chunk)
     lessons = room.whole("lessons", Rollout, blend, batch, tried, solved)
     checkpoint = learn(game, state, lessons, folder)
-    pool = next_pool(batch, game, state)
-    after = RunState(round=t + 1, seed=state.seed, checkpoint=checkpoint, pool=pool)
+    after = RunState(
+        round=t + 1,
+        seed=state.seed,
+        checkpoint=checkpoint,
+        pool=next_pool(batch, game, state),
+    )
     folder.close_round(after, summary(t, [*tried, *solved], lessons, room.found("children", Child)))
     return after
 
 
 def create(
-    creator: Creator, game: Game, state: RunState, folder: RunDir, policy: Policy
+    creator: Creator, policy: Policy, game: Game, state: RunState, folder: RunDir
 ) -> tuple[list[Rollout], list[Prompt]]:
     """The creator's step: what was tried on the pool X_t, and the batch to train on."""
     t, pool, room = state.round, state.pool, folder.room(state.round)

@@ -64,7 +64,9 @@ class Evolver(Protocol):
     ) -> list[Child]:
         """Children of all parents; one that failed is returned with its flaw.
 
-        `policy` is the current solver, for evolvers that let the model write its own prompts.
+        `policy` is the current solver, for evolvers that let the model write its own prompts. The
+        parents come chunk by chunk with the same seed: draw from ``seeds.rng(seed,
+        parent.prompt.id)``, so that children do not depend on how parents are cut.
         """
         ...
 
@@ -79,14 +81,6 @@ class Learner(Protocol):
 
         `start.uri` can be opened as it stands; it is also the reference policy of the round.
         """
-        ...
-
-
-class Benchmark(Protocol):
-    """Measures a policy."""
-
-    def __call__(self, policy: Policy, *, seed: int) -> dict[str, float]:
-        """Metrics by name."""
         ...
 
 

@@ -171,7 +171,8 @@ def read_run(path: Path) -> Run:
                           "that eva run wrote")  # fmt: skip
     recipe = _recipe(path / "recipe.yaml")
     planned = recipe.get("rounds")
-    folders = sorted(f for f in path.glob("rounds/*") if f.is_dir() and f.name.isdigit())
+    found = (f for f in path.glob("rounds/*") if f.is_dir() and f.name.isdigit())
+    folders = sorted(found, key=lambda folder: int(folder.name))
     rounds = [_round(folder) for folder in folders]
     if isinstance(planned, int):  # the folder after the last round only holds the final pool
         rounds = [found for found in rounds if found.number < planned]
@@ -255,8 +256,8 @@ def _parsed(kind: type[M], line: bytes, path: Path, number: int) -> M:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise RunDirError(
-            f"{path}:{number} is no Rollout ({first['msg']}); it was damaged after it was written: "
-            "delete this file and every later one of its round, run again"
+            f"{path}:{number} is no Rollout ({first['msg']}); it was damaged after it was written; "
+            "restore it from a copy"
         ) from error
 
 

@@ -7,11 +7,12 @@ differs. Where a part changes its `kind`, it replaces the base's part instead of
 import difflib
 import hashlib
 import json
+import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, TypeAlias, Union, get_args, get_origin
+from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -21,8 +22,18 @@ from eva.errors import RecipeError, RunDirError
 
 Tree: TypeAlias = dict[str, JsonValue]
 
-MAY_GROW = frozenset({"rounds"})
-"""Keys that may change when a run goes on: more rounds do not alter those already played."""
+MAY_CHANGE = frozenset(
+    {
+        "rounds",
+        "policy.device",
+        "policy.rows",
+        "policy.threads",
+        "learner.micro_tokens",
+        "learner.gradient_checkpointing",
+    }
+)
+"""Keys that may change when a run goes on: more rounds (not fewer) do not alter those played, and
+the others say how to compute, not what; they move results by rounding alone (docs/design.md)."""
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -30,7 +41,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         name: A path, or the name of a shipped recipe.
-        overrides: "key.inner=value" settings, the value in YAML, applied last.
+        overrides: "key.inner=value" settings, the value in YAML, applied last; paths among them
+            are relative to the working directory.
 
     Raises:
         RecipeError: A file is missing or is no YAML mapping, a key is unknown, a value is wrong.
@@ -43,6 +55,8 @@ def checked(fields: Tree, source: str) -> Recipe:
     """The recipe of a tree of keys; `source` names it in errors."""
     try:
         return Recipe.model_validate(fields)
+    except RecursionError as error:
+        raise RecipeError(f"{source} nests without end; a YAML alias holds itself") from error
     except ValidationError as error:
         raise RecipeError(f"{source}: {_sentence(error)}") from error
 
@@ -68,22 +82,28 @@ def found(name: str) -> Path:
     raise RecipeError(f"there is no recipe {name!r}: no such file, {nearest(name, shipped())}")
 
 
-def tree(path: Path) -> Tree:
-    """The keys of a recipe file, those of its base included, paths made absolute."""
+def tree(path: Path, chain: Sequence[Path] = ()) -> Tree:
+    """The keys of a recipe file, those of its base included, paths made absolute.
+
+    `chain` holds the recipes that this one is a base of.
+    """
     try:
-        fields = yaml.safe_load(path.read_text("utf-8"))
+        fields = parsed(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(fields, dict):
         raise RecipeError(f"{path} holds {type(fields).__name__}; expected keys and values")
-    fields = {key: _anchored(value, path.parent) for key, value in fields.items()}
+    fields = _anchored(fields, path.parent)
     base = fields.pop("base", None)
     if base is None:
         return fields
     if not isinstance(base, str):
         raise RecipeError(f"{path}: base is {base!r}; expected a path or the name of a recipe")
     beside = path.parent / base
-    return _merged(tree(beside if beside.is_file() else found(base)), fields)
+    below = beside if beside.is_file() else found(base)
+    if below.resolve() in {above.resolve() for above in (*chain, path)}:
+        raise RecipeError(f"{path}: its base {base!r} leads back to a recipe that it is a base of")
+    return _merged(tree(below, (*chain, path)), fields)
 
 
 def as_yaml(recipe: Recipe) -> str:
@@ -93,7 +113,8 @@ def as_yaml(recipe: Recipe) -> str:
 
 def digest(recipe: Recipe) -> str:
     """What the recipe is, 20 hexadecimal digits; keys that may change on the way do not count."""
-    fields = recipe.model_dump(mode="json", exclude=set(MAY_GROW))
+    leaves = _leaves(recipe.model_dump(mode="json"))
+    fields = {key: value for key, value in leaves if not _may_change(key)}
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
@@ -116,22 +137,31 @@ def must_agree(standing: str, coming: str) -> None:
         RunDirError: Lists the keys that differ.
     """
     try:
-        old = Recipe.model_validate(yaml.safe_load(standing))
+        old = Recipe.model_validate(parsed(standing))
     except (ValidationError, yaml.YAMLError) as error:
         raise RunDirError(
             "the recipe.yaml in the run directory cannot be read by this eva; use the eva that "
             "made it, or another folder"
         ) from error
-    new = Recipe.model_validate(yaml.safe_load(coming))
-    rows = [
-        row for row in differences(old, new) if row[0] not in MAY_GROW or new.rounds < old.rounds
-    ]
+    new = Recipe.model_validate(parsed(coming))
+    rows = [row for row in differences(old, new) if not _may_change(row[0])]
+    if new.rounds < old.rounds:
+        rows.append(("rounds", old.rounds, new.rounds))
     if rows:
         listed = "; ".join(f"{key} is {was!r} there and {now!r} here" for key, was, now in rows)
         raise RunDirError(
             f"the run directory was made by another recipe: {listed}. Give this run another "
             "folder, or the old values"
         )
+
+
+def _may_change(key: str) -> bool:
+    """Whether a run may go on with another value.
+
+    What lies at a path or in a model folder is compared by its content (`eva.build.inputs`), so a
+    project may be moved.
+    """
+    return key in MAY_CHANGE or key.endswith(".path") or key == "policy.model"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -142,22 +172,49 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{meant}known: {', '.join(names)}"
 
 
-def _anchored(value: JsonValue, folder: Path) -> JsonValue:
-    """Make relative paths absolute: they are relative to the recipe that names them."""
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: str((folder / inner).resolve())
-        if isinstance(inner, str) and _is_path(key, folder / inner, value)
-        else _anchored(inner, folder)
-        for key, inner in value.items()
-    }
+def parsed(text: str) -> Any:
+    """The value of a YAML text; 1e-6 is a number, as in YAML 1.2.
+
+    Raises:
+        yaml.YAMLError: It is no YAML.
+    """
+    return yaml.load(text, Loader=_Loader)
 
 
-def _is_path(key: str, place: Path, part: Mapping[str, JsonValue]) -> bool:
-    """A model or a data set may be a hub id: only what lies beside the recipe is a folder."""
+class _Loader(yaml.SafeLoader):
+    """The safe loader; PyYAML wants a class of one's own to add to its numbers."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _anchored(fields: Tree, folder: Path) -> Tree:
+    """Make the relative paths of files and models absolute: they are relative to `folder`."""
+    anchored = dict(fields)
+    for key in ("prompts", "new_prompts"):
+        anchored |= {key: _located(fields[key], "path", folder)} if key in fields else {}
+    if "policy" in fields:
+        anchored["policy"] = _located(fields["policy"], "model", folder)
+    evaluate = fields.get("evaluate")
+    if isinstance(evaluate, dict) and isinstance(evaluate.get("sets"), dict):
+        sets = evaluate["sets"]
+        assert isinstance(sets, dict)
+        located = {name: _located(part, "path", folder) for name, part in sets.items()}
+        anchored["evaluate"] = {**evaluate, "sets": located}
+    return anchored
+
+
+def _located(part: JsonValue, key: str, folder: Path) -> JsonValue:
+    """A part whose `key` is absolute; a model or a data set may be a hub id, which stays."""
+    if not isinstance(part, dict) or not isinstance(part.get(key), str):
+        return part
+    place = folder / str(part[key])
     may_be_hub_id = key == "model" or part.get("kind") == "dataset"
-    return key in ("path", "model") and (not may_be_hub_id or place.exists())
+    return part if may_be_hub_id and not place.exists() else {**part, key: str(place.resolve())}
 
 
 def _merged(base: Tree, over: Mapping[str, JsonValue]) -> Tree:
@@ -181,13 +238,13 @@ def _overridden(fields: Tree, overrides: Sequence[str]) -> Tree:
         if not equals or not key:
             raise RecipeError(f"--set {override!r}: expected key=value, e.g. --set learner.lr=1e-6")
         try:
-            value: JsonValue = yaml.safe_load(text)
+            value: JsonValue = parsed(text)
         except yaml.YAMLError as error:
             raise RecipeError(f"--set {override!r}: {text!r} is no YAML value") from error
         for part in reversed(key.split(".")):
             value = {part: value}
         assert isinstance(value, dict)
-        fields = _merged(fields, value)
+        fields = _merged(fields, _anchored(value, Path.cwd()))
     return fields
 
 
@@ -212,6 +269,9 @@ def _sentence(error: ValidationError) -> str:
         return f"unknown key {key!r}; {known}{more}"
     if kind == "missing":
         return f"the key {key!r} is missing{more}"
+    if kind == "literal_error":
+        names = re.findall(r"'([^']+)'", str(context["expected"]))
+        return f"{key} is {fault['input']!r}; {nearest(str(fault['input']), names)}"
     if kind == "union_tag_not_found":
         expected = context["discriminator"].strip("'")
         return f"{key!r} has no {expected!r}, which says what kind of part it is{more}"
@@ -227,7 +287,8 @@ def _dotted(loc: Sequence[int | str]) -> str:
     """The key as a reader writes it: without the tags that tell the kinds of a part apart."""
     parts: list[str] = []
     for depth, part in enumerate(loc):
-        if not (_model_at(loc[:depth]) is None and _model_at(loc[: depth + 1]) is not None):
+        is_tag = _model_at(loc[:depth]) is None and _model_at(loc[: depth + 1]) is not None
+        if not is_tag and not str(part).startswith("literal["):
             parts.append(str(part))
     return ".".join(parts)
 

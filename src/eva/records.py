@@ -34,14 +34,21 @@ def _unicode(text: str) -> str:
     return text
 
 
-def _unicode_data(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    _unicode(json.dumps(data, ensure_ascii=False))
+def _storable(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        _unicode(json.dumps(data, ensure_ascii=False, allow_nan=False))
+    except ValueError as error:
+        if "JSON compliant" not in str(error):
+            raise
+        raise ValueError(
+            "NaN or infinity is no JSON value; write null for what is missing"
+        ) from error
     return data
 
 
 Text: TypeAlias = Annotated[str, AfterValidator(_unicode)]
 """Any Unicode text, of any length; lone surrogates are refused."""
-Data: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_unicode_data)]
+Data: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
 """JSON values by name."""
 
 
@@ -186,9 +193,9 @@ class Child(Record):
     """The operator, e.g. "in-depth"."""
     change: Text = ""
     """What it changed, in words a person reads."""
-    by: str
+    by: str = Field(min_length=1)
     """Who wrote it."""
-    flaw: Text | None = None
+    flaw: Text | None = Field(default=None, min_length=1)
     """Why it is refused, or None."""
     raw: Text | None = None
     """The writer's output before parsing, where there is such a thing."""
@@ -213,8 +220,15 @@ class Child(Record):
     def grown(self, born: int) -> Prompt:
         """The prompt that this child becomes in round `born`; the child must have no flaw."""
         assert self.flaw is None, self.flaw
-        fields = {key: getattr(self, key) for key in ("messages", "data", "parent", "method")}
-        return Prompt(**fields, change=self.change, by=self.by, born=born)
+        return Prompt(
+            messages=self.messages,
+            data=self.data,
+            parent=self.parent,
+            method=self.method,
+            change=self.change,
+            by=self.by,
+            born=born,
+        )
 
 
 class Refused(Record):

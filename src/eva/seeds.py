@@ -5,6 +5,7 @@ in every order and however often a run was stopped in between.
 """
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -36,3 +37,13 @@ def rng(seed: int, *path: str | int) -> np.random.Generator:
         True
     """
     return np.random.Generator(np.random.PCG64(child(seed, *path)))
+
+
+def digest(names: Iterable[str]) -> str:
+    """What a list of names is, in order: BLAKE2b, 20 hexadecimal digits.
+
+    Examples:
+        >>> digest(["a", "b"]) == digest(["ab"])
+        False
+    """
+    return hashlib.blake2b(repr(list(names)).encode(), digest_size=10).hexdigest()

@@ -10,6 +10,8 @@ import numpy as np
 from eva import seeds
 from eva.contracts import (
     checked_children,
+    checked_index,
+    checked_info,
     checked_responses,
     checked_rewards,
     plug_in,
@@ -20,6 +22,7 @@ from eva.game import Creator, Game
 from eva.protocols import Floats_P_G, Gate, Policy, Reward
 from eva.records import (
     Child,
+    Message,
     Prompt,
     Response,
     Rollout,
@@ -75,7 +78,9 @@ def attempt(
     responses, rewards_P_G = answer(
         prompts, policy, game.reward, n=game.n, sampling=game.sampling, seed=seed
     )
-    return rollouts(prompts, responses, some_present(rewards_P_G), state)
+    if len(prompts) > 1:  # one prompt without a reward is its own affair
+        some_present(rewards_P_G, "chunk")
+    return rollouts(prompts, responses, rewards_P_G, state)
 
 
 def rewards_of(tried: Sequence[Rollout]) -> Floats_P_G:
@@ -87,7 +92,8 @@ def rewards_of(tried: Sequence[Rollout]) -> Floats_P_G:
 def score(tried: Sequence[Rollout], creator: Creator) -> list[ScoredPrompt]:
     """Estimate: the informativeness of each prompt, with the age of the rewards behind it."""
     with plug_in("informativeness metric"):
-        info_P = creator.info(rewards_of(tried))
+        info = creator.info(rewards_of(tried))
+    info_P = checked_info(info, len(tried))
     return [
         ScoredPrompt(
             prompt=rollout.prompt,
@@ -103,8 +109,9 @@ def select(scored: Sequence[ScoredPrompt], creator: Creator, state: RunState) ->
     """Sample: the share `keep` of the pool, drawn by informativeness."""
     info_P = np.array([np.nan if s.info is None else s.info for s in scored])
     count = max(1, round(creator.keep * len(scored)))
-    index_K = creator.select(info_P, count, seeds.rng(state.seed, "select", state.round))
-    return [scored[i] for i in index_K]
+    with plug_in("selector"):
+        index = creator.select(info_P, count, seeds.rng(state.seed, "select", state.round))
+    return [scored[i] for i in checked_index(index, len(scored))]
 
 
 def evolve(
@@ -117,30 +124,29 @@ def evolve(
         children = creator.evolver(
             parents, policy, seed=seeds.child(state.seed, "evolve", state.round)
         )
-    return checked_children(children, len(parents))
+    return checked_children(children, [parent.prompt.id for parent in parents])
 
 
 def admit(written: Sequence[Child], pool: Sequence[Prompt], gates: Sequence[Gate]) -> list[Child]:
     """Judge: the children, each that must not become a prompt with its flaw."""
-    known = {prompt.id for prompt in pool}
+    known = {prompt.id: "it is already in the pool" for prompt in pool}
     judged = []
     for child in written:
-        flaw = child.flaw or _flaw(child, known, gates)
-        if flaw is None:
-            known.add(child.id)
+        flaw = child.flaw or known.get(child.id) or flaw_of(child.messages, gates)
+        known.setdefault(child.id, "it repeats another child of this round")
         judged.append(child.model_copy(update={"flaw": flaw}))
     return judged
+
+
+def flaw_of(messages: Sequence[Message], gates: Sequence[Gate]) -> str | None:
+    """Why a chat cannot become a prompt: what the first gate says that refuses it, or None."""
+    with plug_in("gate"):
+        return next((flaw for gate in gates if (flaw := gate(messages)) is not None), None)
 
 
 def grown(children: Sequence[Child], t: int) -> list[Prompt]:
     """The newborn prompts of round t: the children without a flaw."""
     return [child.grown(t) for child in children if child.flaw is None]
-
-
-def _flaw(child: Child, known: set[str], gates: Sequence[Gate]) -> str | None:
-    if child.id in known:
-        return "it is already in the pool"
-    return next((flaw for gate in gates if (flaw := gate(child.messages)) is not None), None)
 
 
 def mix(
@@ -163,7 +169,9 @@ def mix(
     newborn = [born[i] for i in rng.permutation(len(born))[: round(creator.fresh * size)]]
     sources = {"pool": state.pool, "parents": given, "first": game.prompts}
     replayed = _shuffled(sources[creator.replay], rng) + _shuffled(state.pool, rng)
-    distinct = {prompt.id: prompt for prompt in [*newborn, *replayed]}
+    distinct: dict[str, Prompt] = {}
+    for prompt in [*newborn, *replayed]:
+        distinct.setdefault(prompt.id, prompt)
     return list(distinct.values())[:size]
 
 
@@ -172,8 +180,8 @@ def _shuffled(prompts: Sequence[Prompt], rng: np.random.Generator) -> list[Promp
 
 
 def unanswered(batch: Sequence[Prompt], tried: Sequence[Rollout], state: RunState) -> list[Prompt]:
-    """The prompts of the batch that the current policy has not answered yet."""
-    answered = {r.prompt.id for r in tried if r.policy == state.checkpoint.id}
+    """The prompts of the batch that were not answered in this round, by theta_t, yet."""
+    answered = {r.prompt.id for r in tried if r.round == state.round}
     return [prompt for prompt in batch if prompt.id not in answered]
 
 
@@ -182,7 +190,9 @@ def blend(
 ) -> list[Rollout]:
     """The lessons: for each prompt of the batch what the current policy answered."""
     by_id = {rollout.prompt.id: rollout for rollout in [*tried, *solved]}
-    return [by_id[prompt.id] for prompt in batch]
+    lessons = [by_id[prompt.id] for prompt in batch]
+    some_present(rewards_of(lessons), "lessons")
+    return lessons
 
 
 def next_pool(batch: Sequence[Prompt], game: Game, state: RunState) -> tuple[Prompt, ...]:

@@ -14,7 +14,7 @@ from eva import build, loop
 from eva.config import Recipe
 from eva.protocols import Progress
 from eva.recipe import as_yaml, digest, must_agree
-from eva.store import attempt_log, held
+from eva.store import attempt_log, cannot_write, held
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +41,12 @@ def run_recipe(
         EvaError: One sentence that says what to do; see eva.errors.
     """
     game = build.game(recipe, here)
+    known = facts(recipe) | {"inputs": build.inputs(game)}
     with (
-        held(path, as_yaml(recipe), facts(recipe), agree=must_agree, progress=progress) as folder,
+        held(path, as_yaml(recipe), known, agree=must_agree, progress=progress) as folder,
         logged(attempt_log(path)),
     ):
+        log.info("facts %s", known)
         for refused in game.refused:
             log.warning("refused prompt %s: %s", refused.prompt.id, refused.flaw)
         yield from loop.run(game, folder)
@@ -53,7 +55,10 @@ def run_recipe(
 @contextmanager
 def logged(path: Path) -> Iterator[None]:
     """Write what eva logs to a file, with times, and the error that ends the attempt."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise cannot_write(path, error) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logger = logging.getLogger("eva")
     logger.addHandler(handler)
@@ -87,9 +92,11 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of eva itself where it runs from a checkout, marked if files were changed."""
-    here = str(Path(__file__).parent)
-    command = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12"]
+    """The commit of eva itself where it runs from its checkout, marked if files were changed."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 """Version of the layout of a run directory; a run of another format is refused."""
+RESTORE = "restore it from a copy, or give the run a new folder and play it again"
+"""What to do about a file that others were made from."""
 INSIDE = "run:"
 """Marks the uri of a checkpoint that lies in the run directory, which may be moved."""
 
@@ -54,7 +56,7 @@ def write_whole(path: Path, parts: Iterable[bytes]) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
@@ -82,8 +84,8 @@ def read_records(path: Path, kind: type[R]) -> list[R]:
             except ValidationError as error:
                 first = error.errors(include_url=False)[0]
                 raise RunDirError(
-                    f"{path}:{number} is no {kind.__name__} ({first['msg']}); it was damaged after "
-                    "it was written: delete this file and every later one of its round, run again"
+                    f"{path}:{number} is no {kind.__name__} ({first['msg']}): it was damaged after "
+                    f"it was written; {RESTORE}"
                 ) from error
     return records
 
@@ -133,8 +135,15 @@ class Room:
         return records
 
     def read(self, stage: str, kind: type[R]) -> list[R]:
-        """The records of a stage that is known to be finished."""
-        return read_records(self.path / f"{stage}.jsonl", kind)
+        """The records of a stage that is known to be finished.
+
+        Raises:
+            RunDirError: Its file is gone, or damaged.
+        """
+        path = self.path / f"{stage}.jsonl"
+        if not path.exists():
+            raise RunDirError(f"{path} is gone; {RESTORE}")
+        return read_records(path, kind)
 
     def found(self, stage: str, kind: type[R]) -> list[R]:
         """The records of a stage, or none if this round did without it."""
@@ -148,7 +157,7 @@ class Room:
                 shutil.rmtree(folder)
             folder.mkdir(parents=True)
         except OSError as error:
-            raise _cannot_write(folder, error) from error
+            raise cannot_write(folder, error) from error
         return folder
 
 
@@ -178,9 +187,12 @@ class RunDir:
         path = self.path / "state.json"
         if not path.exists():
             return None
-        fields = json.loads(path.read_bytes())
-        pool = self.room(fields["round"]).read("pool", Prompt)
-        return RunState(**fields, pool=tuple(pool))
+        try:
+            fields = json.loads(path.read_bytes())
+            pool = self.room(fields["round"]).read("pool", Prompt)
+            return RunState(**fields, pool=tuple(pool))
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunDirError(f"{path} was damaged ({error}); {RESTORE}") from error
 
     def begin(self, state: RunState, refused: Sequence[Refused]) -> None:
         """Lay down the state before round 0, and the given prompts that cannot be used."""
@@ -205,7 +217,8 @@ class RunDir:
 
     def _enter(self, state: RunState) -> None:
         write_records(self.room(state.round).path / "pool.jsonl", state.pool)
-        for folder in (self.path / "rounds").iterdir():
+        last = self.room(max(0, state.round - 1)).path
+        for folder in (last, self.room(state.round).path, self.path / "rounds", self.path):
             _sync_folder(folder)
         write_json(self.path / "state.json", state.model_dump(mode="json", exclude={"pool"}))
 
@@ -239,31 +252,34 @@ def held(
     Args:
         path: The folder; made if it is missing.
         recipe: The whole recipe as YAML; written to `recipe.yaml`.
-        facts: Versions and host, for `run.json`; written once, when the directory is made.
+        facts: Versions, host and inputs, for `run.json`; written once, when the directory is made.
+            What stands under "inputs" must be the same when the run goes on.
         agree: Called with the recipe that stands in the folder and with `recipe`, if they differ;
             raises if the run must not go on with the new one.
         progress: Told how far each stage is.
 
     Raises:
-        RunDirError: Another process holds the directory, its format is unknown, or it cannot be
-            written.
+        RunDirError: Another process holds the directory, it holds something else than a run, its
+            format is unknown, its inputs were others, or it cannot be written.
     """
+    _check_is_ours(path)
     with _lock(path):
-        for torn in path.rglob("*.part"):
-            torn.unlink()
-        _check_format(path)
-        standing = path / "recipe.yaml"
-        if standing.exists() and (found := standing.read_text("utf-8")) != recipe:
-            agree(found, recipe)
-        write_whole(standing, [recipe.encode()])
+        _sweep(path)
         if not (path / "run.json").exists():
             write_json(path / "run.json", {**facts, "format": FORMAT})
+        _check_facts(path / "run.json", facts)
+        standing = path / "recipe.yaml"
+        found = standing.read_text("utf-8") if standing.exists() else None
+        if found is not None and found != recipe:
+            agree(found, recipe)
+        if found != recipe:
+            write_whole(standing, [recipe.encode()])
         yield RunDir(path.resolve(), progress)
 
 
 def settle(folder: Path) -> None:
     """Sync every file below a folder that a plug-in wrote, before a record points at it."""
-    for path in sorted(folder.rglob("*")):
+    for path in (*sorted(folder.rglob("*")), folder):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -272,25 +288,56 @@ def settle(folder: Path) -> None:
 
 
 def attempt_log(path: Path) -> Path:
-    """The log file of this attempt: the first unused `logs/attempt_N.log`."""
-    logs = path / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    return logs / f"attempt_{len(list(logs.glob('attempt_*.log'))) + 1}.log"
+    """The log file of this attempt: `logs/attempt_N.log` with the next N."""
+    numbers = [
+        int(log.stem.removeprefix("attempt_"))
+        for log in (path / "logs").glob("attempt_*.log")
+        if log.stem.removeprefix("attempt_").isdigit()
+    ]
+    return path / "logs" / f"attempt_{max(numbers, default=0) + 1}.log"
 
 
-def _check_format(path: Path) -> None:
-    facts = path / "run.json"
-    if not facts.exists():
+def _check_is_ours(path: Path) -> None:
+    """Refuse a folder that holds something else: a run never mixes with other files."""
+    if not path.is_dir() or (path / "run.json").exists():
         return
+    foreign = sorted({entry.name for entry in path.iterdir()} - {"logs", "run.json.part"})
+    if foreign:
+        raise RunDirError(
+            f"{path} is no run directory and holds other files ({', '.join(foreign[:3])}); name "
+            "an empty or a new folder for the run"
+        )
+
+
+def _sweep(path: Path) -> None:
+    """Remove the halves of files that a kill left; what a learner wrote is the learner's."""
+    rounds, evals = path / "rounds", path / "evals"
+    places = [(path, "*"), (rounds, "*/*"), (rounds, "*/*/*"), (evals, "*"), (evals, "*/*")]
+    for folder, depth in places:
+        for torn in folder.glob(f"{depth}.part"):
+            if torn.parent.name != "learn":
+                torn.unlink()
+
+
+def _check_facts(path: Path, facts: Mapping[str, JsonValue]) -> None:
+    """Refuse a run of another format, or one whose files say something else than when it began."""
     try:
-        found = json.loads(facts.read_bytes()).get("format")
-    except (ValueError, AttributeError) as error:
+        found = json.loads(path.read_bytes())
+        made, inputs = found["format"], found.get("inputs", {})
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunDirError(f"{path} is no JSON object of a run; {RESTORE}") from error
+    if made != FORMAT:
         raise RunDirError(
-            f"{facts} is no JSON object; restore it, or use another folder"
-        ) from error
-    if found != FORMAT:
+            f"{path.parent} has format {made}; this eva reads format {FORMAT}: use the eva that "
+            "made it"
+        )
+    now = facts.get("inputs", {})
+    assert isinstance(now, dict)
+    changed = sorted(name for name in now if now[name] != inputs.get(name))
+    if changed:
         raise RunDirError(
-            f"{path} has format {found}; this eva reads format {FORMAT}: use the eva that made it"
+            f"what the run in {path.parent} reads has changed since it began "
+            f"({', '.join(changed)}); restore it, or give this run another folder"
         )
 
 
@@ -302,7 +349,7 @@ def _lock(path: Path) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("a+")
     except OSError as error:
-        raise _cannot_write(lock, error) from error
+        raise cannot_write(lock, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -312,10 +359,13 @@ def _lock(path: Path) -> Iterator[None]:
                 f"{path} is being written by {file.read().strip() or 'another process'}; "
                 "wait for it, stop it, or give this run another folder"
             ) from error
-        file.truncate(0)
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
+            file.flush()
+        except OSError as error:
+            raise cannot_write(lock, error) from error
         yield
 
 
@@ -327,10 +377,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _cannot_write(path: Path, error: OSError) -> RunDirError:
+def cannot_write(path: Path, error: OSError) -> RunDirError:
+    """What to do when a file cannot be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     what = "free some space" if full else "make the folder writable"
     return RunDirError(
-        f"cannot write {path}: {error.strerror or error}; {what} and run the same command again, "
-        "it goes on from the last finished stage"
+        f"cannot write {path}: {error.strerror or error}; {what} and run the same command again (a "
+        "run goes on from its last finished stage)"
     )

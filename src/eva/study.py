@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eva.errors import EvaError
+from eva.errors import EvaError, RecipeError
 from eva.formulas.statistics import Estimate, estimate, paired_difference
 from eva.protocols import Floats
 
@@ -38,11 +38,24 @@ class Cell:
 
 
 def cells(arms: Iterable[str], seeds: Iterable[int], home: Path) -> list[Cell]:
-    """All arms on all seeds, seed by seed, with their run directories below `home`."""
-    named = list(arms)
-    return [
-        Cell(arm, seed, home / f"{Path(arm).stem}-seed{seed}") for seed in seeds for arm in named
-    ]
+    """All arms on all seeds, seed by seed, with their run directories below `home`.
+
+    Raises:
+        RecipeError: Two cells would share a run directory.
+    """
+    named, drawn = list(arms), list(seeds)
+    found = [Cell(arm, seed, home / f"{_short(arm)}-seed{seed}") for seed in drawn for arm in named]
+    if len({cell.path for cell in found}) < len(found):
+        raise RecipeError(
+            f"two arms or seeds share a run directory in {home}: arms {', '.join(named)}, seeds "
+            f"{', '.join(map(str, drawn))}; give each arm its own file name and each seed once"
+        )
+    return found
+
+
+def _short(arm: str) -> str:
+    """An arm without folders and without .yaml."""
+    return Path(arm).name.removesuffix(".yaml")
 
 
 def play(cells: Sequence[Cell], jobs: int, told: Callable[[Cell, int], None]) -> None:
@@ -78,12 +91,24 @@ def _played(cell: Cell, told: Callable[[Cell, int], None]) -> str | None:
     ):
         assert process.stdout is not None
         for line in process.stdout:
-            told(cell, int(json.loads(line)["round"]))
+            t = _closed_round(line)
+            if t is not None:
+                told(cell, t)
         if process.wait() == 0:
             return None
         errors.seek(0)
         said = errors.read().strip().splitlines()
     return f"{cell.name}: {said[-1] if said else f'ended with code {process.returncode}'}"
+
+
+def _closed_round(line: str) -> int | None:
+    """The round that a line of `eva run --json` closes; None for what a plug-in printed."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    t = found.get("round") if isinstance(found, dict) else None
+    return t if isinstance(t, int) else None
 
 
 def measured(cell: Cell) -> dict[int, dict[str, float]]:
@@ -105,25 +130,33 @@ class Row:
 def rows(played: Sequence[Cell], metrics: Sequence[str], against: str) -> list[Row]:
     """theta_0, theta_1, each arm at the end, and the paired differences of `against` to the rest.
 
+    theta_1 is shown where all arms of a seed share it.
+
     Args:
         played: Finished cells.
-        metrics: Names of held-out metrics, e.g. "hard/sampled/reward".
+        metrics: Names of held-out metrics that all of them have, e.g. "hard/sampled/reward".
         against: The arm whose differences to the others are shown.
     """
     arms = list(dict.fromkeys(cell.arm for cell in played))
-    finals = {arm: [_last(measured(cell)) for cell in played if cell.arm == arm] for arm in arms}
-    starts = [measured(cell) for cell in played if cell.arm == against]
-    found = [
-        Row("theta_0", _means([start[0] for start in starts], metrics)),
-        Row("theta_1", _means([start[1] for start in starts], metrics)),
-        *(Row(arm, _means(finals[arm], metrics)) for arm in arms),
-    ]
+    curves = {arm: [measured(cell) for cell in played if cell.arm == arm] for arm in arms}
+    finals = {arm: [_last(curve) for curve in curves[arm]] for arm in arms}
+    found = [Row("theta_0", _means([curve[0] for curve in curves[against]], metrics))]
+    firsts = [[curve.get(1) for curve in curves[arm]] for arm in arms]
+    shared = firsts[0]
+    if all(first == shared for first in firsts) and None not in shared:
+        found.append(Row("theta_1", _means([first for first in shared if first], metrics)))
+    found += [Row(_short(arm), _means(finals[arm], metrics)) for arm in arms]
     for arm in arms:
         if arm != against:
             pairs = {m: (_column(finals[against], m), _column(finals[arm], m)) for m in metrics}
             values = {m: paired_difference(a, b) for m, (a, b) in pairs.items()}
-            found.append(Row(f"{against} - {arm}", values))
+            found.append(Row(f"{_short(against)} - {_short(arm)}", values))
     return found
+
+
+def common_metrics(played: Sequence[Cell]) -> list[str]:
+    """The held-out metrics that the last checkpoint of every cell has, sorted."""
+    return sorted(set.intersection(*(set(_last(measured(cell))) for cell in played)))
 
 
 def _last(by_round: Mapping[int, dict[str, float]]) -> dict[str, float]:

@@ -46,8 +46,11 @@ def difficulty(prompt: Prompt) -> float:
 def prompts(config: ToyPrompts, seed: int) -> list[Prompt]:
     """Distinct difficulties, drawn uniformly from [low, high)."""
     rng = seeds.rng(seed if config.seed is None else config.seed, "toy", "prompts")
-    drawn = rng.uniform(config.low, config.high, config.n)
-    return [Prompt(messages=messages(float(d)), by="toy") for d in drawn]
+    drawn: dict[str, Prompt] = {}
+    while len(drawn) < config.n:
+        prompt = Prompt(messages=messages(float(rng.uniform(config.low, config.high))), by="toy")
+        drawn.setdefault(prompt.id, prompt)
+    return list(drawn.values())
 
 
 def save(folder: Path, skill: float) -> Checkpoint:

@@ -12,7 +12,8 @@ from rich.table import Table
 from eva import build
 from eva import recipe as recipes
 from eva.cli.play import AsJson, Overrides
-from eva.config import DatasetPrompts, PythonCall, Recipe, RulesReward
+from eva.config import DatasetPrompts, PromptsPart, PythonCall, Recipe, RulesReward
+from eva.named import named
 
 
 def check(
@@ -43,34 +44,47 @@ def check(
 
 
 def counts(recipe: Recipe) -> dict[str, int | None]:
-    """Upper bounds of what a run does; None where a data set must be loaded to know."""
-    given = _size(recipe, "prompts")
+    """Upper bounds of what a run does; None where only the run itself can know.
+
+    Raises:
+        RecipeError: A file is missing, or there are too few prompts.
+    """
+    given = _size(recipe.prompts, recipe.seed)
     if given is None:
         return {"rounds": recipe.rounds, "prompts": None}
+    new = _size(recipe.new_prompts, recipe.seed) if recipe.new_prompts else 0
+    if recipe.new_prompts and new is not None:
+        build.check_enough(recipe, given, new)
     awake = max(0, recipe.rounds - recipe.creator.start) if recipe.creator else 0
-    asked = given * recipe.rounds + given * _fresh_rounds(recipe, awake)
-    per_parent = 1
-    if (
-        recipe.creator
-        and recipe.creator.evolve
-        and not isinstance(recipe.creator.evolve, PythonCall)
-    ):
-        per_parent = recipe.creator.evolve.children
-    parents = max(1, round(given * recipe.creator.select.keep)) if recipe.creator else 0
-    evolves = bool(recipe.creator and recipe.creator.evolve)
-    found: dict[str, int | None] = {
+    asked = given * (recipe.rounds + _fresh_rounds(recipe, awake))
+    return {
         "rounds": recipe.rounds,
         "prompts": given,
         "answered prompts": asked,
         "samples": asked * recipe.n,
         "tokens": asked * recipe.n * recipe.sampling.max_tokens,
-        "evolved prompts": awake * parents * per_parent if evolves else 0,
+        "evolved prompts": _evolved(recipe, given, awake),
+        "held-out samples": _held_out(recipe),
     }
-    if recipe.evaluate:
-        held_out = sum(len(build.prompts(p, recipe.seed)[0]) for p in recipe.evaluate.sets.values())
-        times = len({*range(0, recipe.rounds, recipe.evaluate.every), recipe.rounds})
-        found["held-out samples"] = held_out * times * (recipe.evaluate.samples + 1)
-    return found
+
+
+def _evolved(recipe: Recipe, given: int, awake: int) -> int | None:
+    if recipe.creator is None or recipe.creator.evolve is None:
+        return 0
+    if isinstance(recipe.creator.evolve, PythonCall):
+        return None
+    parents = max(1, round(given * recipe.creator.select.keep))
+    return awake * parents * recipe.creator.evolve.children
+
+
+def _held_out(recipe: Recipe) -> int | None:
+    if recipe.evaluate is None:
+        return 0
+    sizes = [_size(part, build.HELD_OUT) for part in recipe.evaluate.sets.values()]
+    times = len({*range(0, recipe.rounds, recipe.evaluate.every), recipe.rounds})
+    known = [size for size in sizes if size is not None]
+    is_known = len(known) == len(sizes)
+    return sum(known) * times * (recipe.evaluate.samples + 1) if is_known else None
 
 
 def _fresh_rounds(recipe: Recipe, awake: int) -> int:
@@ -81,9 +95,9 @@ def _fresh_rounds(recipe: Recipe, awake: int) -> int:
     return (1 if recipe.creator.start == 0 and awake else 0) if reused else awake
 
 
-def _size(recipe: Recipe, key: str) -> int | None:
-    part = recipe.prompts
-    return None if isinstance(part, DatasetPrompts) else len(build.prompts(part, recipe.seed)[0])
+def _size(part: PromptsPart, seed: int) -> int | None:
+    """How many prompts a part holds; None for a data set, which only the run loads."""
+    return None if isinstance(part, DatasetPrompts) else len(build.prompts(part, seed)[0])
 
 
 def _resolve_code(recipe: Recipe, here: Path) -> None:
@@ -97,7 +111,7 @@ def _resolve_code(recipe: Recipe, here: Path) -> None:
         creator.info if creator else None,
     ):
         if isinstance(part, PythonCall | RulesReward):
-            build.named(part.call, here)
+            named(part.call, here)
 
 
 def _compare(a: Recipe, b: Recipe, as_json: bool) -> None:

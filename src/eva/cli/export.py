@@ -55,12 +55,13 @@ def export(
         rows = [PROMPTS[form](prompt) for prompt in distinct.values()]
         left_out = ""
     _write(out, rows)
-    Console(soft_wrap=True, highlight=False).print(f"{len(rows)} {what.value}: {out}{left_out}")
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console.print(f"{len(rows)} {what.value}: {out}{left_out}")
 
 
 def _lessons(run: Path, rounds: Iterable[int] | None) -> list[Rollout]:
     wanted = None if rounds is None else {f"{t:03d}" for t in rounds}
-    files = sorted(run.glob("rounds/*/lessons.jsonl"))
+    files = sorted(run.glob("rounds/*/lessons.jsonl"), key=lambda f: int(f.parent.name))
     chosen = [f for f in files if wanted is None or f.parent.name in wanted]
     if not chosen:
         there = ", ".join(f.parent.name for f in files) or "none"
@@ -107,7 +108,7 @@ def _eva_prompt(prompt: Prompt) -> Row:
 
 
 def _trl_prompt(prompt: Prompt) -> Row:
-    return {"prompt": _chat(prompt.messages), "prompt_id": prompt.id, **prompt.data}
+    return {**prompt.data, "prompt": _chat(prompt.messages), "prompt_id": prompt.id}
 
 
 def _verl_prompt(prompt: Prompt) -> Row:
@@ -147,7 +148,11 @@ def _write(out: Path, rows: list[Row]) -> None:
             import pyarrow as pa
             import pyarrow.parquet as pq
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist([_solid(row) for row in rows]), sink)
+        try:
+            pq.write_table(pa.Table.from_pylist([_solid(row) for row in rows]), sink)
+        except pa.ArrowException as error:
+            reason = " ".join(str(error).split())
+            raise RunDirError(f"Parquet cannot hold these rows ({reason}); write .jsonl") from error
         write_whole(out, [sink.getvalue().to_pybytes()])
     elif out.suffix == ".jsonl":
         write_whole(out, (json.dumps(r, ensure_ascii=False).encode() + b"\n" for r in rows))

@@ -44,12 +44,17 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # a log that cannot be written must not bury the reason
     try:
         app()
     except EvaError as error:
         _say(error, debug)
         sys.exit(2 if isinstance(error, RecipeError) else 1)
     except Exception as error:  # noqa: BLE001  # the top: nobody should meet a traceback unasked
+        if "KeyboardInterrupt" in "".join(traceback.format_exception(error)):
+            # Ctrl-C inside a compiled library comes out as that library's own error.
+            sys.stderr.write("stopped; the same command goes on from the last finished stage\n")
+            sys.exit(130)
         _say(error, debug)
         sys.exit(1)
 

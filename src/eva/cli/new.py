@@ -1,5 +1,7 @@
 """`eva new`: a folder with a recipe, a reward function and prompts, ready to run and to change."""
 
+import re
+import shlex
 from importlib import resources
 from pathlib import Path
 from typing import Annotated
@@ -16,12 +18,14 @@ def new(
     model: Annotated[str, typer.Option("--model", help="A model folder or hub id.")] = "playground",
 ) -> None:
     """Make a recipe, a reward stub and sample prompts: a run of your own to start from."""
-    if folder.exists() and any(folder.iterdir()):
-        raise RunDirError(f"{folder} is not empty; name a folder that does not exist yet")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunDirError(f"{folder} is no empty folder; name one that does not exist yet")
+    name = re.sub(r"[^\w.-]+", "-", folder.resolve().name) or "mine"
     for source in (resources.files("eva") / "cli" / "starter").iterdir():
-        text = source.read_text("utf-8").replace("MODEL", model).replace("NAME", folder.name)
+        text = source.read_text("utf-8").replace("MODEL", model).replace("NAME", name)
         write_whole(folder / source.name.removesuffix(".txt"), [text.encode()])
-    Console(soft_wrap=True, highlight=False).print(
+    place = shlex.quote(str(folder))
+    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(
         f"made {folder}: edit recipe.yaml and reward.py, then\n"
-        f"  eva check {folder}/recipe.yaml\n  eva run {folder}/recipe.yaml {folder}/run"
+        f"  eva check {place}/recipe.yaml\n  eva run {place}/recipe.yaml {place}/run"
     )

@@ -1,6 +1,8 @@
 """`eva run`: play a recipe, or go on with it where it stopped."""
 
 import json
+import shlex
+from math import nan
 from pathlib import Path
 from typing import Annotated
 
@@ -30,18 +32,28 @@ def run(
     """Play a recipe; the same command goes on with a run that was stopped."""
     chosen = recipes.load(recipe, overrides or ())
     path = directory or Path("runs") / chosen.name
-    out = Console(highlight=False, soft_wrap=True)
+    out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     try:
         with Bars(out) as bars:
             here = recipes.found(recipe).parent
             for t, metrics in run_recipe(chosen, path, here=here, progress=bars.tell):
                 line = line_of(t, chosen.rounds, metrics)
-                out.print(json.dumps({"round": t, **metrics}) if as_json else line, markup=False)
+                out.print(json.dumps({"round": t, **metrics}) if as_json else line)
     except KeyboardInterrupt as error:
         Console(stderr=True).print("stopped; the same command goes on from the last finished stage")
         raise typer.Exit(130) from error
     if not as_json:
-        out.print(f"run directory {path}: eva show {path} looks inside, eva report {path} draws it")
+        _say_refused(path / "refused.jsonl", out)
+        place = shlex.quote(str(path))
+        out.print(
+            f"run directory {path}: look inside with eva show {place}, draw with eva report {place}"
+        )
+
+
+def _say_refused(path: Path, out: Console) -> None:
+    """Prompts that could not be used should not be missed."""
+    if path.exists():
+        out.print(f"{path.read_bytes().count(bytes([10]))} given prompts were refused: see {path}")
 
 
 def line_of(t: int, rounds: int, metrics: dict[str, float]) -> str:
@@ -55,5 +67,6 @@ def line_of(t: int, rounds: int, metrics: dict[str, float]) -> str:
     for key, value in metrics.items():
         name, _, rest = key.partition("/")
         if rest == "sampled/reward":
-            parts.append(f"{name} {value:.3f} greedy {metrics[f'{name}/greedy/reward']:.3f}")
+            greedy = metrics.get(f"{name}/greedy/reward", nan)
+            parts.append(f"{name} {value:.3f} greedy {greedy:.3f}")
     return " | ".join(parts)

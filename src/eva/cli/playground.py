@@ -23,7 +23,7 @@ app = typer.Typer(
 def sft(
     out: Annotated[Path, typer.Argument(help="The folder for theta_0.")],
     seed: Annotated[int, typer.Option(help="Names every random draw.")] = 0,
-    steps: Annotated[int, typer.Option(help="Optimiser steps of 64 demonstrations.")] = 8000,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps of 64 demonstrations.")] = 8000,
 ) -> None:
     """Make theta_0 by supervised fine-tuning on mixed-quality demonstrations; minutes on a CPU."""
     with extra("hf", "eva playground sft"):
@@ -47,9 +47,10 @@ def demo(
     home: Annotated[Path, typer.Argument(help="The folder for the runs.")] = Path("runs/demo"),
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="Repeatable.")] = None,
     arms: Annotated[
-        list[str] | None, typer.Option("--arm", help="A recipe; eva is compared to each.")
+        list[str] | None,
+        typer.Option("--arm", help="A recipe; the last one is compared to each of the others."),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes; default one per core.")] = 0,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes; 0 is one per core.")] = 0,
 ) -> None:
     """Play the arms of the game side by side, print the table, draw the report."""
     chosen, drawn = arms or ARMS, seeds or [1]
@@ -62,8 +63,9 @@ def demo(
             jobs or os.cpu_count() or 1,
             lambda cell, t: bars.tell(cell.name, t, _rounds(cell.arm)),
         )
-    against = chosen[-1]
-    for line in study.markdown(study.rows(cells, METRICS, against), METRICS):
+    common = study.common_metrics(cells)
+    metrics = [name for name in METRICS if name in common] or common
+    for line in study.markdown(study.rows(cells, metrics, chosen[-1]), metrics):
         out.print(line, markup=False)
     note = "one seed, not evidence" if len(drawn) == 1 else f"{len(drawn)} seeds, mean ± s.e."
     out.print(f"{note}; evidence is a study: eva playground demo --seed 1 --seed 2 --seed 3 ...")

@@ -22,7 +22,8 @@ def report(
 ) -> None:
     """Draw runs as one HTML file that needs no network; opens in any browser."""
     target = write_report(runs, out or runs[0], picture)
-    Console(soft_wrap=True, highlight=False).print(f"report: {target}")
+    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    console.print(f"report: {target}")
 
 
 def write_report(runs: list[Path], out: Path, picture: Path | None = None) -> Path:

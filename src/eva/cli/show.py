@@ -1,6 +1,7 @@
 """`eva show`: look inside a run, or follow one prompt through it."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from eva.errors import RunDirError
 from eva.reading import Answered, Run, read_run, replies
 from eva.records import Child, Prompt
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What a terminal would obey."""
 SAMPLE = 8
 """Prompts listed of the last batch."""
 
@@ -140,11 +143,14 @@ def _print_run(run: Run, history: History, out: Console) -> None:
         out.print(line_of(run.planned, run.planned, run.evals[run.planned]), soft_wrap=True)
     if run.rounds:
         lessons = run.rounds[-1].lessons or run.rounds[-1].solved
-        table = Table("id", "born", "change", "prompt", "rewards", title="of the last round")
+        table = Table(title="of the last round")
+        table.add_column("id", no_wrap=True)
+        for name in ("born", "change", "prompt", "rewards"):
+            table.add_column(name)
         for group in lessons[:SAMPLE]:
             prompt = group.prompt
             table.add_row(
-                prompt.id, str(prompt.born), Text(prompt.change), _chat(prompt), _rewards(group)
+                prompt.id, str(prompt.born), _plain(prompt.change), _chat(prompt), _rewards(group)
             )
         out.print(table)
         out.print(f"follow one: eva show {run.path} ID", markup=False, soft_wrap=True)
@@ -163,7 +169,7 @@ def _print_prompt(id: str, history: History, out: Console) -> None:
         table = Table("reward", "finish", "response", title=f"answered in round {group.round}")
         pairs = zip(group.rewards, replies(group), strict=True)
         for reward, reply in sorted(pairs, key=lambda p: -(p[0] if p[0] is not None else -1e9)):
-            table.add_row(_number(reward), reply.finish, Text(reply.text))
+            table.add_row(_number(reward), reply.finish, _plain(reply.text))
         out.print(table)
 
 
@@ -182,8 +188,8 @@ def _described(entry: Prompt | Child, history: History) -> Text:
 def _chat(entry: Prompt | Child) -> Text:
     messages = entry.messages
     if len(messages) == 1:
-        return Text(messages[0].content, style="not bold")
-    return Text("\n".join(f"{m.role}: {m.content}" for m in messages), style="not bold")
+        return _plain(messages[0].content)
+    return _plain("\n".join(f"{m.role}: {m.content}" for m in messages))
 
 
 def _rewards(group: Answered) -> str:
@@ -193,8 +199,13 @@ def _rewards(group: Answered) -> str:
 def _mean_and_spread(rewards: Sequence[float]) -> str:
     if not rewards:
         return "missing"
-    return f"{sum(rewards) / len(rewards):.2f} ± {max(rewards) - min(rewards):.2f}"
+    return f"mean {sum(rewards) / len(rewards):.2f} spread {max(rewards) - min(rewards):.2f}"
 
 
 def _number(reward: float | None) -> str:
     return "missing" if reward is None else f"{reward:.3f}"
+
+
+def _plain(text: str) -> Text:
+    """A text as it is, with control characters spelled out: a terminal would obey them."""
+    return Text(CONTROL.sub(lambda c: f"U+{ord(c[0]):04X}", text), style="not bold")

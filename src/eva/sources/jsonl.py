@@ -28,7 +28,7 @@ def rows(config: FilePrompts) -> Iterator[dict[str, JsonValue]]:
 def _row(line: bytes, place: str) -> dict[str, JsonValue]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{place} is no JSON ({error}); expected one object per line") from error
     if not isinstance(row, dict):
         raise RecipeError(f"{place} holds {type(row).__name__}; expected one object per line")

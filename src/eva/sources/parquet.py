@@ -21,9 +21,8 @@ def rows(config: FilePrompts) -> Iterator[dict[str, JsonValue]]:
     if not path.is_file():
         raise RecipeError(f"there is no file {path}; set prompts.path to a Parquet file")
     try:
-        table = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
-        raise RecipeError(f"{path} is no Parquet file ({error})") from error
-    with table:
-        for batch in table.iter_batches():
-            yield from batch.to_pylist()
+        with pq.ParquetFile(path) as table:
+            for batch in table.iter_batches():
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise RecipeError(f"{path} is no sound Parquet file ({error})") from error

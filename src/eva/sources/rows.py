@@ -4,6 +4,7 @@ A row that cannot be read stops the run before any work, with its number. A row 
 earlier one is no mistake of the run: it is refused with that reason and counted.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def _prompt(
     try:
         return Prompt(
             messages=tuple(Message.model_validate(turn) for turn in turns),
-            data={column: row[column] for column in config.data},
+            data={column: _without_nan(row[column]) for column in config.data},
             by=Path(config.path).name,
         )
     except ValidationError as error:
@@ -68,3 +69,14 @@ def _prompt(
         raise RecipeError(
             f"{place}: {key or config.column}: {first['msg'].removeprefix('Value error, ')}"
         ) from error
+
+
+def _without_nan(value: JsonValue) -> JsonValue:
+    """The value with null for NaN, which is how tables mark a missing number."""
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    return value
