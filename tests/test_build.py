@@ -146,6 +146,8 @@ def test_python_dash_m_eva_is_eva(monkeypatch, capsys):
 def test_facts_are_told_without_git_and_without_packages(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert start._commit() is None
+    monkeypatch.setattr(start, "__file__", "/nowhere/src/eva/start.py")
+    assert start._commit() is None
     assert start._version("no-such-package") is None
 
 

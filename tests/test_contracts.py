@@ -280,3 +280,12 @@ def test_each_recipe_has_its_own_reward_file(here, monkeypatch):
     for name, value in (("a", 0.25), ("b", 0.75)):
         rounds = list(run_recipe(own, here / name / "run", here=here / name))
         assert rounds[0][1]["reward"] == value
+
+
+def test_a_module_that_fails_is_named_and_loads_once_it_is_mended(here):
+    own = "reward={kind: rules, call: 'fragile:score'}"
+    (here / "fragile.py").write_text("1 / 0\n")
+    with pytest.raises(RecipeError, match=r"'fragile' cannot be imported \(ZeroDivisionError"):
+        played(here / "run", own, "evaluate=null")
+    (here / "fragile.py").write_text("def score(prompt, response): return 1.0\n")
+    assert played(here / "run", own, "evaluate=null")[0][1]["reward"] == 1.0

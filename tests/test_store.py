@@ -13,7 +13,7 @@ from eva import store
 from eva.errors import RunDirError
 from eva.recipe import load
 from eva.records import Checkpoint, Message, Prompt
-from eva.start import quiet, run_recipe
+from eva.start import logged, quiet, run_recipe
 from tests.world import contents, played, recipe
 
 
@@ -245,3 +245,20 @@ def test_how_to_compute_may_change_on_the_way(tmp_path):
     new = load("playground-eva", ["policy.rows=64", "policy.device=auto", "rounds=9"])
     assert len(differences(old, new)) == 3
     must_agree(as_yaml(old), as_yaml(new))
+
+
+def test_what_a_learner_wrote_is_not_swept(tmp_path):
+    played(tmp_path / "run")
+    own = tmp_path / "run/rounds/000/learn/optimiser.part"
+    own.write_text("the learner's")
+    played(tmp_path / "run")
+    assert own.exists()
+
+
+def test_a_lock_or_log_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "run/logs").mkdir(parents=True)
+    (tmp_path / "run/logs/lock").symlink_to("/dev/full")
+    with pytest.raises(RunDirError, match=r"cannot write .*lock"):
+        played(tmp_path / "run")
+    with pytest.raises(RunDirError, match=r"cannot write .*x\.log"), logged(tmp_path / "no/x.log"):
+        pass

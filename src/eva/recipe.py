@@ -55,8 +55,6 @@ def checked(fields: Tree, source: str) -> Recipe:
     """The recipe of a tree of keys; `source` names it in errors."""
     try:
         return Recipe.model_validate(fields)
-    except RecursionError as error:
-        raise RecipeError(f"{source} nests without end; a YAML alias holds itself") from error
     except ValidationError as error:
         raise RecipeError(f"{source}: {_sentence(error)}") from error
 

@@ -80,3 +80,9 @@ def test_runs_of_one_name_are_told_apart_by_seed_else_by_folder(tmp_path: Path) 
     assert [run.label for run in read_runs([one, two])] == ["new · seed 1", "new · seed 2"]
     assert [run.label for run in read_runs([one, other])] == ["new · a", "new · c"]
     assert [run.label for run in read_runs([one, one])] == ["1 · new", "2 · new"]
+
+
+def test_a_recipe_that_does_not_say_how_many_rounds_plans_those_that_are_there(tmp_path):
+    (tmp_path / "rounds/000").mkdir(parents=True)
+    (tmp_path / "recipe.yaml").write_text("name: x\n")
+    assert read_run(tmp_path).planned == 1
