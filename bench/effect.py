@@ -1,7 +1,10 @@
 """Does evolving prompts help, against baselines tuned as hard? Tuned on some seeds, told on others.
 
     python bench/effect.py --tune     # 6 settings x 3 arms x seeds 1 to 3: prints the grid
-    python bench/effect.py            # each arm at its best, seeds 4 to 8: writes docs/effect.md
+    python bench/effect.py            # each arm at its best, seeds 4 to 8
+    python bench/effect.py --ablations
+
+Each writes its section of docs/effect.md.
 
 Finished runs are kept in runs/effect and not played again.
 """
@@ -24,6 +27,9 @@ BEST = {"static": (1e-3, 1.0), "new": (1e-3, 1.0), "eva": (5e-4, 1.0)}
 """The setting with the highest mean reward on the hard set, by `--tune`; see docs/effect.md."""
 SHARED = (5e-4, 1.0)
 """The setting of the shipped recipes, which is eva's best: the baselines are shown at it too."""
+FRESH = range(4, 9)
+"""Seeds that nothing was tuned on."""
+ABLATIONS = ("oracle", "uniform", "greedy", "no-evolve")
 METRICS = [
     "hard/sampled/reward",
     "hard/sampled/win_rate",
@@ -56,31 +62,44 @@ def table(cells: Sequence[study.Cell], against: str) -> list[str]:
     return [line.replace(str(HOME / "recipes") + "/", "").replace(".yaml", "") for line in lines]
 
 
+def write_section(title: str, lines: Sequence[str]) -> None:
+    """Put a section into the report; its other sections stay as they are."""
+    old = REPORT.read_text("utf-8") if REPORT.exists() else "# Does evolving prompts help?\n"
+    head, *sections = old.split("\n## ")
+    kept = {section.partition("\n")[0]: section.partition("\n")[2] for section in sections}
+    kept[title] = "\n" + "\n".join(lines) + "\n"
+    text = [head.rstrip() + "\n", *(f"## {name}\n{body}" for name, body in kept.items())]
+    REPORT.write_text("\n".join(part.rstrip("\n") + "\n" for part in text))
+    print("\n".join(lines))
+
+
 def main() -> None:
-    """Play the grid, or the table."""
+    """Play the grid, the ablations or the table, and write its section."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--ablations", action="store_true")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args()
+    made = (
+        f"{datetime.date.today()}, Python {platform.python_version()}, torch {version('torch')}, "
+        f"transformers {version('transformers')}. Command: `python bench/effect.py"
+    )
+    eva = recipe("eva", *SHARED)
     if chosen.tune:
         arms = [recipe(arm, lr, beta) for arm in ARMS for lr, beta in GRID]
-        against = recipe("eva", *SHARED)
-        print("\n".join(table(played(arms, (1, 2, 3), chosen.jobs), against)))
+        lines = table(played(arms, (1, 2, 3), chosen.jobs), eva)
+        write_section("The grid", [f"{made} --tune`. Seeds 1 to 3.", "", *lines])
+        return
+    if chosen.ablations:
+        arms = [*(recipe(arm, *SHARED) for arm in ABLATIONS), eva]
+        lines = table(played(arms, FRESH, chosen.jobs), eva)
+        write_section("Ablations and the bound", [f"{made} --ablations`.", "", WHAT, *lines])
         return
     settings = [(arm, BEST[arm]) for arm in ARMS]
     settings += [(arm, SHARED) for arm in ARMS if BEST[arm] != SHARED]
     arms = [recipe(arm, *setting) for arm, setting in settings]
-    lines = table(played(arms, range(4, 9), chosen.jobs), recipe("eva", *BEST["eva"]))
-    head = (
-        f"{datetime.date.today()}, Python {platform.python_version()}, torch {version('torch')}, "
-        f"transformers {version('transformers')}. Command: `python bench/effect.py`.\n\n"
-    )
-    grid = REPORT.read_text("utf-8").partition("## The grid")[2] if REPORT.exists() else "\n"
-    REPORT.write_text(
-        "# Does evolving prompts help?\n\n" + head + INTRODUCTION + "\n".join(lines) + "\n\n"
-        "## The grid" + grid
-    )
-    print("\n".join(lines))
+    lines = table(played(arms, FRESH, chosen.jobs), eva)
+    write_section("The main claim", [f"{made}`.", "", *INTRODUCTION.splitlines(), "", *lines])
 
 
 INTRODUCTION = """\
@@ -90,6 +109,13 @@ each arm are the best of the same six settings on seeds 1 to 3; this table is on
 and standard error, differences paired by seed. A seed draws X_0, samples, batches and evolution;
 theta_0 and the held-out sets are one draw, which the errors do not know of.
 
+"""
+
+WHAT = """\
+The other recipes of the playground at the setting of eva, on the same seeds: new prompts of
+the hard distribution itself (the bound, which no creator may see), parents drawn evenly, the top
+quarter instead of a draw, and training on the selected quarter without evolving it (X_0 is
+answered anew, so the samples are equal; the pairs are a quarter).
 """
 
 if __name__ == "__main__":
