@@ -119,6 +119,8 @@ def test_another_recipe_is_refused_and_the_keys_are_listed(tmp_path):
     before = contents(tmp_path / "run")
     with pytest.raises(RunDirError, match=r"n is 4 there and 5 here; learner\.lr is 1\.0 there"):
         played(tmp_path / "run", "n=5", "learner.lr=2.0")
+    with pytest.raises(RunDirError, match="seed is 1 there and 2 here"):
+        played(tmp_path / "run", "seed=2")
     with pytest.raises(RunDirError, match="rounds is 3 there and 2 here"):
         played(tmp_path / "run", "rounds=2")
     assert contents(tmp_path / "run") == before

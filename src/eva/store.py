@@ -267,11 +267,12 @@ def held(
         _sweep(path)
         if not (path / "run.json").exists():
             write_json(path / "run.json", {**facts, "format": FORMAT})
-        _check_facts(path / "run.json", facts)
+        known = _known_facts(path / "run.json")
         standing = path / "recipe.yaml"
         found = standing.read_text("utf-8") if standing.exists() else None
         if found is not None and found != recipe:
             agree(found, recipe)
+        _check_inputs(path, known.get("inputs"), facts.get("inputs"))
         if found != recipe:
             write_whole(standing, [recipe.encode()])
         yield RunDir(path.resolve(), progress)
@@ -319,11 +320,11 @@ def _sweep(path: Path) -> None:
                 torn.unlink()
 
 
-def _check_facts(path: Path, facts: Mapping[str, JsonValue]) -> None:
-    """Refuse a run of another format, or one whose files say something else than when it began."""
+def _known_facts(path: Path) -> dict[str, JsonValue]:
+    """What `run.json` says; a run of another format is refused."""
     try:
-        found = json.loads(path.read_bytes())
-        made, inputs = found["format"], found.get("inputs", {})
+        found: dict[str, JsonValue] = json.loads(path.read_bytes())
+        made = found["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise RunDirError(f"{path} is no JSON object of a run; {RESTORE}") from error
     if made != FORMAT:
@@ -331,13 +332,18 @@ def _check_facts(path: Path, facts: Mapping[str, JsonValue]) -> None:
             f"{path.parent} has format {made}; this eva reads format {FORMAT}: use the eva that "
             "made it"
         )
-    now = facts.get("inputs", {})
-    assert isinstance(now, dict)
-    changed = sorted(name for name in now if now[name] != inputs.get(name))
+    return found
+
+
+def _check_inputs(path: Path, then: JsonValue, now: JsonValue) -> None:
+    """Refuse a run whose recipe is the same, but whose files say something else than before."""
+    before = then if isinstance(then, dict) else {}
+    after = now if isinstance(now, dict) else {}
+    changed = sorted(name for name in after if after[name] != before.get(name))
     if changed:
         raise RunDirError(
-            f"what the run in {path.parent} reads has changed since it began "
-            f"({', '.join(changed)}); restore it, or give this run another folder"
+            f"what the run in {path} reads has changed since it began ({', '.join(changed)}); "
+            "restore it, or give this run another folder"
         )
 
 
