@@ -1,7 +1,7 @@
 # Two commands do all the set-up on a fresh machine: make run, make test.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := hf,report,docs,dev
+EXTRAS := hf,report,trl,docs,dev
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 PLUG_INS := backends learn playground test_models.py
 CORE := src/eva/*.py,src/eva/formulas/*.py
