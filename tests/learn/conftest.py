@@ -9,8 +9,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from eva.config import DpoLearner
+from eva.config import DpoLearner, HfPolicy
+from eva.learn.trainer import make_learner
 from eva.records import Checkpoint, Message, Prompt, Response, Rollout
+from tests.learn.runs import SEED, Log, read_log
 from tests.tiny import (
     EOS,
     SPECIAL,
@@ -106,3 +108,22 @@ def make_config() -> Callable[..., DpoLearner]:
         return DpoLearner.model_validate(small | choices)
 
     return config
+
+
+@pytest.fixture
+def learn(tmp_path: Path, lessons: list[Rollout]) -> Callable[..., tuple[Checkpoint, Log]]:
+    """Runs a learner into an empty folder: the checkpoint and the log."""
+
+    def learnt(
+        start: Checkpoint,
+        config: DpoLearner,
+        seed: int = SEED,
+        rollouts: Sequence[Rollout] = lessons,
+        policy: HfPolicy | None = None,
+    ) -> tuple[Checkpoint, Log]:
+        out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
+        out.mkdir()
+        checkpoint = make_learner(config, policy)(start, rollouts, out=out, seed=seed)
+        return checkpoint, read_log(out)
+
+    return learnt

@@ -3,8 +3,6 @@
 import gc
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,67 +19,17 @@ from eva.learn.schedule import learning_rate, planned_steps
 from eva.learn.trainer import make_learner
 from eva.pairs import best_worst_pairs
 from eva.records import Checkpoint, Response, Rollout
-
-MakeStart = Callable[..., Checkpoint]
-MakeConfig = Callable[..., DpoLearner]
-Log = list[dict[str, float]]
-SEED = 11
-
-
-@pytest.fixture
-def learn(tmp_path: Path, lessons: list[Rollout]) -> Callable[..., tuple[Checkpoint, Log]]:
-    """Runs a learner into an empty folder: the checkpoint and the log."""
-
-    def learnt(
-        start: Checkpoint,
-        config: DpoLearner,
-        seed: int = SEED,
-        rollouts: Sequence[Rollout] = lessons,
-        policy: HfPolicy | None = None,
-    ) -> tuple[Checkpoint, Log]:
-        out = tmp_path / f"out-{len(list(tmp_path.iterdir()))}"
-        out.mkdir()
-        checkpoint = make_learner(config, policy)(start, rollouts, out=out, seed=seed)
-        return checkpoint, read_log(out)
-
-    return learnt
-
-
-Learn = Callable[..., tuple[Checkpoint, Log]]
-
-
-def read_log(out: Path) -> Log:
-    return [json.loads(line) for line in (out / "log.jsonl").read_bytes().splitlines()]
-
-
-def read_weights(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    model = AutoModelForCausalLM.from_pretrained(checkpoint.uri)
-    return {name: weight.detach() for name, weight in model.named_parameters()}
-
-
-def largest_difference(one: Checkpoint, other: Checkpoint) -> float:
-    """Of all weights but GPT-2's attention biases.
-
-    The bias of a key has a gradient of zero but for rounding, and AdamW divides it by its own size.
-    """
-    ours, theirs = read_weights(one), read_weights(other)
-    ours = {name: weight for name, weight in ours.items() if "c_attn.bias" not in name}
-    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
-
-
-def file_bytes(folder: Path) -> dict[str, bytes]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def assert_alike(one: Log, other: Log) -> None:
-    for ours, theirs in zip(one, other, strict=True):
-        # In the first step policy and reference agree, and rounding alone decides who wins.
-        first = {"accuracy": 0.0} if ours["step"] == 1 else {}
-        assert ours | first == pytest.approx(theirs | first, rel=1e-4, abs=1e-5)
-
-
-# ---------------------------------------------------------------- the slow formula
+from tests.learn.runs import (
+    SEED,
+    Learn,
+    MakeConfig,
+    MakeStart,
+    assert_alike,
+    file_bytes,
+    largest_difference,
+    read_log,
+    read_weights,
+)
 
 
 def slow_logp(model: Any, prompt: Sequence[int], response: Sequence[int]) -> torch.Tensor:
@@ -340,68 +288,3 @@ def test_no_model_stays_in_memory(
     for _ in range(3):
         learn(start, make_config(steps=1))
     assert alive() == before
-
-
-PROGRAM = """
-import sys
-from pathlib import Path
-import torch
-from eva.config import DpoLearner
-from eva.learn.trainer import make_learner
-from eva.records import Checkpoint
-from eva.store import read_records
-from eva.records import Rollout
-torch.set_num_threads(1)
-start, lessons, config, out, seed = sys.argv[1:]
-learner = make_learner(DpoLearner.model_validate_json(config))
-lessons = read_records(Path(lessons), Rollout)
-print(learner(Checkpoint(uri=start, id="start"), lessons, out=Path(out), seed=int(seed)).id)
-"""
-
-
-def in_own_process(
-    start: Checkpoint, lessons: Sequence[Rollout], config: DpoLearner, out: Path, processes: int = 0
-) -> str:
-    """The last line that `PROGRAM` prints, with the learner in other processes."""
-    out.mkdir()
-    (out / "program.py").write_text(PROGRAM)
-    lines = [rollout.model_dump_json().encode() + b"\n" for rollout in lessons]
-    (out / "lessons.jsonl").write_bytes(b"".join(lines))
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *(launch if processes else []), str(out / "program.py"), start.uri]
-    command += [str(out / "lessons.jsonl"), config.model_dump_json(), str(out), str(SEED)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()[-1]
-
-
-def test_a_second_call_in_a_process_equals_the_first_in_another(
-    make_start: MakeStart,
-    make_config: MakeConfig,
-    learn: Learn,
-    lessons: list[Rollout],
-    tmp_path: Path,
-) -> None:
-    start, config = make_start("gpt2", dropout=0.1), make_config()
-    learn(start, make_config(lr=0.1), seed=1)
-    second, _ = learn(start, config)
-    assert in_own_process(start, lessons, config, tmp_path / "alone") == second.id
-
-
-@pytest.mark.slow
-def test_two_processes_make_the_update_of_one(
-    make_start: MakeStart,
-    make_config: MakeConfig,
-    learn: Learn,
-    lessons: list[Rollout],
-    tmp_path: Path,
-) -> None:
-    # 13 pairs in steps of 4: the last step has a single pair, so one process has none of its own;
-    # 60 padded tokens make one process take more passes than the other.
-    start = make_start()
-    config = make_config(steps=None, epochs=1, batch=4, micro_tokens=60, lr=2e-5)
-    one, log = learn(start, config)
-    in_own_process(start, lessons, config, tmp_path / "two", processes=2)
-    two = Checkpoint(uri=str(tmp_path / "two" / "checkpoint"), id="")
-    assert largest_difference(one, two) < 1e-6
-    assert_alike(log, read_log(tmp_path / "two"))
