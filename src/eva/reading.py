@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from eva.errors import RunDirError
+from eva.recipe import parsed
 from eva.records import Child, Prompt, Record, ScoredPrompt
 from eva.store import read_records
 
@@ -287,8 +288,8 @@ def _loaded(text: bytes, path: Path) -> dict[str, JsonValue]:
 
 def _recipe(path: Path) -> dict[str, JsonValue]:
     try:
-        found = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
+        found = parsed(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RunDirError(f"{path} is no YAML; restore it or use another folder") from error
     if not isinstance(found, dict):
         raise RunDirError(f"{path} is no recipe; restore it or use another folder")

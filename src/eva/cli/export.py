@@ -8,9 +8,9 @@ from typing import Annotated, TypeAlias
 
 import typer
 from pydantic import JsonValue
-from rich.console import Console
 
 from eva.build import extra
+from eva.cli.out import plain
 from eva.errors import RunDirError
 from eva.pairs import best_worst_pairs
 from eva.records import Message, Pair, Prompt, Rollout
@@ -55,8 +55,7 @@ def export(
         rows = [PROMPTS[form](prompt) for prompt in distinct.values()]
         left_out = ""
     _write(out, rows)
-    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-    console.print(f"{len(rows)} {what.value}: {out}{left_out}")
+    plain().print(f"{len(rows)} {what.value}: {out}{left_out}")
 
 
 def _lessons(run: Path, rounds: Iterable[int] | None) -> list[Rollout]:

@@ -12,6 +12,7 @@ import typer
 
 from eva import __version__
 from eva.cli import check, export, new, play, report, show
+from eva.cli.out import STOPPED
 from eva.cli.playground import app as playground
 from eva.errors import EvaError, RecipeError
 
@@ -53,7 +54,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001  # the top: nobody should meet a traceback unasked
         if "KeyboardInterrupt" in "".join(traceback.format_exception(error)):
             # Ctrl-C inside a compiled library comes out as that library's own error.
-            sys.stderr.write("stopped; the same command goes on from the last finished stage\n")
+            sys.stderr.write(f"{STOPPED}\n")
             sys.exit(130)
         _say(error, debug)
         sys.exit(1)

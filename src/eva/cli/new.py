@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from eva.cli.out import plain
 from eva.errors import RunDirError
 from eva.store import write_whole
 
@@ -25,7 +25,7 @@ def new(
         text = source.read_text("utf-8").replace("MODEL", model).replace("NAME", name)
         write_whole(folder / source.name.removesuffix(".txt"), [text.encode()])
     place = shlex.quote(str(folder))
-    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(
+    plain().print(
         f"made {folder}: edit recipe.yaml and reward.py, then\n"
         f"  eva check {place}/recipe.yaml\n  eva run {place}/recipe.yaml {place}/run"
     )

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from eva import recipe as recipes
 from eva.cli.bars import Bars
+from eva.cli.out import STOPPED, plain
 from eva.start import run_recipe
 
 Overrides = Annotated[
@@ -32,7 +33,7 @@ def run(
     """Play a recipe; the same command goes on with a run that was stopped."""
     chosen = recipes.load(recipe, overrides or ())
     path = directory or Path("runs") / chosen.name
-    out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    out = plain()
     try:
         with Bars(out) as bars:
             here = recipes.found(recipe).parent
@@ -40,7 +41,7 @@ def run(
                 line = line_of(t, chosen.rounds, metrics)
                 out.print(json.dumps({"round": t, **metrics}) if as_json else line)
     except KeyboardInterrupt as error:
-        Console(stderr=True).print("stopped; the same command goes on from the last finished stage")
+        Console(stderr=True).print(STOPPED)
         raise typer.Exit(130) from error
     if not as_json:
         _say_refused(path / "refused.jsonl", out)

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from eva import recipe as recipes
 from eva import study
 from eva.build import extra
 from eva.cli.bars import Bars
+from eva.cli.out import plain
 from eva.cli.report import write_report
 
 app = typer.Typer(
@@ -28,10 +28,10 @@ def sft(
     """Make theta_0 by supervised fine-tuning on mixed-quality demonstrations; minutes on a CPU."""
     with extra("hf", "eva playground sft"):
         from eva.playground import sft as training
-    console = Console()
+    console = plain()
     with Bars(console) as bars:
         training.sft(out, seed=seed, steps=steps, progress=bars.tell)
-    console.print(f"theta_0: {out}", soft_wrap=True)
+    console.print(f"theta_0: {out}")
 
 
 ARMS = ["playground-static", "playground-new", "playground-eva"]
@@ -55,7 +55,7 @@ def demo(
     """Play the arms of the game side by side, print the table, draw the report."""
     chosen, drawn = arms or ARMS, seeds or [1]
     cells = study.cells(chosen, drawn, home)
-    out = Console(highlight=False, soft_wrap=True)
+    out = plain()
     out.print(f"{', '.join(chosen)}: {len(cells)} runs of {_rounds(chosen[0])} rounds in {home}")
     with Bars(out) as bars:
         study.play(
@@ -66,7 +66,7 @@ def demo(
     common = study.common_metrics(cells)
     metrics = [name for name in METRICS if name in common] or common
     for line in study.markdown(study.rows(cells, metrics, chosen[-1]), metrics):
-        out.print(line, markup=False)
+        out.print(line)
     note = "one seed, not evidence" if len(drawn) == 1 else f"{len(drawn)} seeds, mean ± s.e."
     out.print(f"{note}; evidence is a study: eva playground demo --seed 1 --seed 2 --seed 3 ...")
     target = write_report([cell.path for cell in cells if cell.seed == drawn[0]], home)

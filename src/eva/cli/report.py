@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from eva.build import extra
+from eva.cli.out import plain
 from eva.store import write_whole
 
 
@@ -22,8 +22,7 @@ def report(
 ) -> None:
     """Draw runs as one HTML file that needs no network; opens in any browser."""
     target = write_report(runs, out or runs[0], picture)
-    console = Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
-    console.print(f"report: {target}")
+    plain().print(f"report: {target}")
 
 
 def write_report(runs: list[Path], out: Path, picture: Path | None = None) -> Path:

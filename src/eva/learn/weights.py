@@ -1,6 +1,5 @@
 """Models in Hugging Face format: read whole or refused in one sentence, written to last."""
 
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,17 +33,11 @@ def opened(uri: str, revision: str | None = None) -> Weights:
 def saved(weights: Weights, folder: Path) -> None:
     """Write a model in Hugging Face format, float32, with tokenizer and generation config.
 
-    On return the files are on the disk, so that a record that names them never outlives them.
+    Whoever records the checkpoint syncs it to the disk first (`eva.store.settle`).
     """
     with no_bars():
         weights.model.save_pretrained(folder)
         weights.tokenizer.save_pretrained(folder)
-    for path in (*sorted(folder.iterdir()), folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def checkpoint_gradients(model: PreTrainedModel) -> None:
