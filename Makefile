@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXTRAS := hf,report,trl,docs,dev
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
-PLUG_INS := backends learn playground test_models.py
+PLUG_INS := backends learn playground trainers test_models.py
 CORE := src/eva/*.py,src/eva/formulas/*.py
 
 .PHONY: run test check docs bench clean

@@ -21,6 +21,7 @@ from eva import study
 
 HOME = Path("runs/effect")
 REPORT = Path(__file__).parents[1] / "docs" / "effect.md"
+HEADING = "# Does evolving prompts help?"
 ARMS = ("static", "new", "eva")
 GRID = [(lr, beta) for lr in (2e-4, 5e-4, 1e-3) for beta in (0.3, 1.0)]
 BEST = {"static": (1e-3, 1.0), "new": (1e-3, 1.0), "eva": (5e-4, 1.0)}
@@ -62,14 +63,14 @@ def table(cells: Sequence[study.Cell], against: str) -> list[str]:
     return [line.replace(str(HOME / "recipes") + "/", "").replace(".yaml", "") for line in lines]
 
 
-def write_section(title: str, lines: Sequence[str]) -> None:
-    """Put a section into the report; its other sections stay as they are."""
-    old = REPORT.read_text("utf-8") if REPORT.exists() else "# Does evolving prompts help?\n"
+def write_section(report: Path, heading: str, title: str, lines: Sequence[str]) -> None:
+    """Put a section into a report; its other sections stay as they are."""
+    old = report.read_text("utf-8") if report.exists() else f"{heading}\n"
     head, *sections = old.split("\n## ")
     kept = {section.partition("\n")[0]: section.partition("\n")[2] for section in sections}
     kept[title] = "\n" + "\n".join(lines) + "\n"
     text = [head.rstrip() + "\n", *(f"## {name}\n{body}" for name, body in kept.items())]
-    REPORT.write_text("\n".join(part.rstrip("\n") + "\n" for part in text))
+    report.write_text("\n".join(part.rstrip("\n") + "\n" for part in text))
     print("\n".join(lines))
 
 
@@ -88,18 +89,22 @@ def main() -> None:
     if chosen.tune:
         arms = [recipe(arm, lr, beta) for arm in ARMS for lr, beta in GRID]
         lines = table(played(arms, (1, 2, 3), chosen.jobs), eva)
-        write_section("The grid", [f"{made} --tune`. Seeds 1 to 3.", "", *lines])
+        write_section(REPORT, HEADING, "The grid", [f"{made} --tune`. Seeds 1 to 3.", "", *lines])
         return
     if chosen.ablations:
         arms = [*(recipe(arm, *SHARED) for arm in ABLATIONS), eva]
         lines = table(played(arms, FRESH, chosen.jobs), eva)
-        write_section("Ablations and the bound", [f"{made} --ablations`.", "", WHAT, *lines])
+        write_section(
+            REPORT, HEADING, "Ablations and the bound", [f"{made} --ablations`.", "", WHAT, *lines]
+        )
         return
     settings = [(arm, BEST[arm]) for arm in ARMS]
     settings += [(arm, SHARED) for arm in ARMS if BEST[arm] != SHARED]
     arms = [recipe(arm, *setting) for arm, setting in settings]
     lines = table(played(arms, FRESH, chosen.jobs), eva)
-    write_section("The main claim", [f"{made}`.", "", *INTRODUCTION.splitlines(), "", *lines])
+    write_section(
+        REPORT, HEADING, "The main claim", [f"{made}`.", "", *INTRODUCTION.splitlines(), "", *lines]
+    )
 
 
 INTRODUCTION = """\

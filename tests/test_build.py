@@ -9,9 +9,11 @@ import pytest
 from eva import build, start
 from eva.config import HfPolicy, OtherSelect, Proportional, ToyPolicy
 from eva.errors import RecipeError
+from eva.extras import extra
+from eva.game import Online, StreamCreator
 from eva.recipe import load
 from eva.records import Message, Prompt
-from tests.world import recipe
+from tests.world import online_recipe, recipe
 
 
 def chat(text: str) -> tuple[Message, ...]:
@@ -70,16 +72,48 @@ def test_a_learner_of_language_models_needs_a_language_model(tmp_path):
         build.game(recipe("learner={kind: dpo}"), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("learner", "is_online"),
+    [
+        ("{kind: dpo}", False),
+        ("{kind: sppo}", False),
+        ("{kind: dpo, launch: [torchrun]}", False),
+        ("{kind: command, run: [python, '{start}', '{pairs}', '{out}']}", False),
+        ("{kind: rloo, steps: 3, batch: 5}", True),
+        ("{kind: grpo, steps: 3, batch: 5}", True),
+        ("{kind: online_dpo, steps: 3, batch: 5}", True),
+    ],
+)
+def test_every_kind_of_learner_of_language_models_is_made(learner, is_online, tmp_path):
+    pytest.importorskip("transformers")
+    chosen = load("playground-static", [f"learner={learner}"])
+    made = build.learner(chosen, tmp_path)
+    assert isinstance(made, Online) == is_online
+    if isinstance(made, Online):
+        assert (made.steps, made.batch) == (3, 5)
+
+
+def test_an_online_game_is_made_of_its_recipe(tmp_path):
+    game = build.game(online_recipe("creator.buffer=7", "creator.max_age=3"), tmp_path)
+    assert isinstance(game.creator, StreamCreator)
+    assert (game.creator.keep, game.creator.buffer, game.creator.max_age) == (0.25, 7, 3)
+    # Of 8 mini-batches 1 is warm-up (1/8) and 2 are mix-up (1/4).
+    shares = [game.creator.share(step, 8) for step in range(4)]
+    assert shares == pytest.approx([0.0, 0.4, 0.8, 0.8])
+    assert isinstance(game.learner, Online)
+    assert (game.learner.steps, game.learner.batch) == (4, 4)
+
+
 def test_a_missing_extra_is_one_sentence_with_the_pip_command():
     with (
         pytest.raises(RecipeError, match=r"needs no_such_library, .* pip install 'eva-rlhf\[hf\]'"),
-        build.extra("hf", "policy kind 'hf'"),
+        extra("hf", "policy kind 'hf'"),
     ):
         import no_such_library  # noqa: F401
 
 
 def test_a_missing_module_of_eva_itself_is_no_missing_extra():
-    with pytest.raises(ModuleNotFoundError), build.extra("hf", "x"):
+    with pytest.raises(ModuleNotFoundError), extra("hf", "x"):
         import eva.no_such_module  # noqa: F401
 
 

@@ -14,7 +14,8 @@ import math
 import numpy as np
 from eva import Checkpoint, Child, EvaError, Response, BackEndError, toy
 from pathlib import Path
-from eva.config import ToyEvolver, ToyLearner
+from eva.config import ToyEvolver
+from eva.learners import ToyLearner
 from eva.toy import reward as sound
 
 def until_mended(sound):

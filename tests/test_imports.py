@@ -9,14 +9,16 @@ SRC = Path(__file__).parent.parent / "src" / "eva"
 
 LEVELS = [
     {"errors", "seeds"},
-    {"records"},
-    {"protocols"},
+    {"records", "parts", "extras"},
+    {"protocols", "learners"},
     {"config", "formulas", "contracts", "adapt", "checkpoints"},
     {"pairs", "store", "recipe", "game"},
-    {"reading", "stages", "toy", "named"},
-    {"evaluation"},
+    {"reading", "stages", "toy", "named", "export", "jobs"},
+    {"evaluation", "stream"},
+    {"online"},
     {"loop"},
-    {"backends", "learn", "playground", "sources", "report"},
+    {"backends", "learn", "playground", "sources", "report", "trainers"},
+    {"given"},
     {"build"},
     {"start"},
     {"study"},
@@ -25,15 +27,17 @@ LEVELS = [
 ]
 """From what everything rests on to what rests on everything."""
 
-PLUG_INS = {"backends", "learn", "playground", "sources", "report"}
+PLUG_INS = {"backends", "learn", "playground", "sources", "report", "trainers"}
 MAY_IMPORT_PLUG_INS = {
     "build": PLUG_INS,
+    "given": {"sources", "playground", "backends"},
     "cli": {"report", "playground"},
     "learn": {"backends"},  # one way to load a model
+    "trainers": {"backends"},
 }
 CORE_FOR_PLUG_INS = {
-    "errors", "seeds", "records", "protocols", "config", "formulas", "checkpoints", "pairs",
-    "reading", "contracts", "store",
+    "errors", "seeds", "records", "parts", "protocols", "learners", "config", "formulas",
+    "checkpoints", "pairs", "reading", "contracts", "store", "recipe", "export", "jobs",
 }  # fmt: skip
 
 

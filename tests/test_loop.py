@@ -1,12 +1,11 @@
 """Claims about the game that must hold in code; all in the world of numbers."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from eva import build, loop, toy
 from eva.records import Child, Prompt, Rollout, ScoredPrompt
 from eva.start import quiet, run_recipe
 from eva.store import held, read_records
-from tests.world import contents, played, recipe
+from tests.world import contents, killed_at, played, recipe
 
 
 def stage(path: Path, t: int, name: str, kind):
@@ -214,36 +213,11 @@ def test_a_finished_run_can_be_given_more_rounds(tmp_path):
 # ---------------------------------------------------------------- kill -9
 
 
-def killed_at(path: Path, event: int) -> bool:
-    """Play in a child process that kills itself at its n-th write; whether it was killed.
-
-    Python announces each opening of a file and each rename before it is done, so the kill falls
-    before a stage is written, and after it is written but not yet in its place.
-    """
-    pid = os.fork()
-    if pid == 0:
-        seen = 0
-
-        def hook(name, args):
-            nonlocal seen
-            is_part = name == "open" and str(args[0]).endswith((".part", "skill.json"))
-            if (is_part and args[1] in ("wb", "w")) or name == "os.rename":
-                seen += 1
-                if seen == event:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        played(path)
-        os._exit(0)
-    _, status = os.waitpid(pid, 0)
-    return os.WIFSIGNALED(status)
-
-
 def test_a_run_killed_at_any_write_goes_on_byte_for_byte(tmp_path):
     played(tmp_path / "whole")
     whole = contents(tmp_path / "whole")
     event = 1
-    while killed_at(tmp_path / f"run{event}", event):
+    while killed_at(partial(played, tmp_path / f"run{event}"), event):
         played(tmp_path / f"run{event}")
         assert contents(tmp_path / f"run{event}") == whole, f"killed at write {event}"
         event += 1
@@ -254,7 +228,7 @@ def test_a_run_killed_at_any_write_goes_on_byte_for_byte(tmp_path):
 def test_a_run_killed_again_and_again_arrives_all_the_same(tmp_path):
     played(tmp_path / "whole")
     for _ in range(40):
-        if not killed_at(tmp_path / "run", 9):
+        if not killed_at(partial(played, tmp_path / "run"), 9):
             break
     else:
         pytest.fail("the run makes no progress between kills")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("transformers")
 
@@ -110,30 +111,97 @@ QUICK = [
 ]  # fmt: skip
 
 
-@pytest.mark.slow
-def test_a_playground_run_killed_again_and_again_ends_byte_for_byte(tmp_path):
-    played_by_command(Path("playground-eva"), tmp_path / "whole", *QUICK)
-    # Killed as soon as each of these stands: inside chunks, between stages, and while learning.
-    landmarks = [
+def killed_at(recipe: Path, run: Path, landmark: str, *more: str) -> None:
+    """Play until a file or folder stands, then kill -9."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "eva", "run", str(recipe), str(run), *more],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None and not (run / landmark).exists():
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+LANDMARKS = {
+    # Inside chunks, between stages, and while learning, at a snapshot and behind it.
+    "playground-eva": [
         "rounds/000/solved/000001.jsonl",
         "rounds/000/lessons.jsonl",
         "rounds/001/scored.jsonl",
         "rounds/001/learn",
+        "rounds/001/learn/snapshot-00000002",
         "rounds/002/born.jsonl",
         "evals/003.json",
-    ]
-    for landmark in landmarks:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "eva", "run", "playground-eva", str(tmp_path / "run"), *QUICK],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while process.poll() is None and not (tmp_path / "run" / landmark).exists():
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    played_by_command(Path("playground-eva"), tmp_path / "run", *QUICK)
+    ],
+    "playground-rloo": [
+        "rounds/000/solved/000001.jsonl",
+        "rounds/001/learn/snapshot-00000002",
+        "rounds/001/solved/000003.jsonl",
+        "rounds/001/learn/checkpoint",
+        "rounds/002/children/000001.jsonl",
+        "rounds/002/notes.jsonl",
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LANDMARKS)
+def test_a_playground_run_killed_again_and_again_ends_byte_for_byte(tmp_path, name):
+    quick = [*QUICK, "--set", "learner.save_steps=2", "--set", "learner.batch=8"]
+    played_by_command(Path(name), tmp_path / "whole", *quick)
+    for landmark in LANDMARKS[name]:
+        killed_at(Path(name), tmp_path / "run", landmark, *quick)
+    played_by_command(Path(name), tmp_path / "run", *quick)
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
+
+
+PAPER_RECIPE = """
+base: {name}
+name: small-{name}
+rounds: 2
+sampling: {{max_tokens: 6}}
+policy: {{model: model, device: cpu, threads: 1}}
+prompts: {{kind: jsonl, path: prompts.jsonl}}
+learner: {{{steps}}}
+"""
+PAPER_CODE = {
+    "reward.py": """
+import numpy as np
+
+def reward(prompts, responses):
+    return np.array([[len(set(y.text.split())) / 6 for y in group] for group in responses])
+""",
+    "evolver.py": """
+from eva import Child, Message
+
+def evolve(parents, policy, *, seed):
+    return [
+        Child(parent=p.prompt.id, messages=(Message(role="user", content=text + word),),
+              method="add", by="test")
+        for p in parents for text in [p.prompt.messages[-1].content] for word in (" w1", " w2")
+    ]
+""",
+}
+
+
+@pytest.mark.parametrize("name", ["dpo", "sppo", "simpo", "orpo", "rloo", "online-dpo"])
+def test_the_recipes_of_the_paper_play_with_a_tiny_model_of_the_same_architecture(tmp_path, name):
+    tiny.tiny_gemma2(tmp_path / "model")
+    for file, code in PAPER_CODE.items():
+        (tmp_path / file).write_text(code)
+    rows = [{"prompt": f"w{i} w{i + 1}"} for i in range(8)]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    is_online = name in ("rloo", "online-dpo")
+    steps = "steps: 3, batch: 4, lr: 1.0e-3" if is_online else "batch: 4, lr: 1.0e-3"
+    (tmp_path / "r.yaml").write_text(PAPER_RECIPE.format(name=f"gemma2-9b-{name}", steps=steps))
+    played_by_command(tmp_path / "r.yaml", tmp_path / "run")
+    log = tmp_path / "run/rounds/001/learn/log.jsonl"
+    assert len(log.read_bytes().splitlines()) >= 2
+    written = yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())
+    assert written["learner"]["kind"] == name.replace("-", "_")
+    assert (tmp_path / "run/rounds/001/learn/checkpoint").is_dir()
 
 
 def test_a_checkpoint_that_is_no_model_is_one_sentence(tmp_path):

@@ -5,8 +5,8 @@ import yaml
 
 from eva import recipe as recipes
 from eva.config import Recipe
-from eva.errors import RecipeError
-from tests.world import recipe
+from eva.errors import RecipeError, RunDirError
+from tests.world import online_recipe, recipe
 
 TOY = recipes.found("toy").read_text()
 
@@ -86,7 +86,7 @@ def test_overrides_come_last_and_are_yaml():
         ("rounds=many", r"rounds: input should be a valid integer.*, not 'many'"),
         ("rounds=0", r"rounds: input should be greater than or equal to 1, not 0"),
         ("sampling.top_p=2", r"sampling\.top_p: input should be less than or equal to 1, not 2"),
-        ("learner.kind=dpoo", r"learner\.kind is 'dpoo'; did you mean 'dpo'\? known: dpo, python"),
+        ("learner.kind=dpoo", r"learner\.kind is 'dpoo'; did you mean 'dpo'\? known: command, dpo"),
         (
             "evaluate.sets.new={n: 3}",
             r"'evaluate\.sets\.new' has no 'kind', which says what kind of part it is",
@@ -106,6 +106,31 @@ def test_a_mistake_is_one_sentence(override, sentence):
     with pytest.raises(RecipeError, match=sentence) as caught:
         recipes.load("toy", [override])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "sentence"),
+    [
+        (
+            "toy-online",
+            "creator.warmup=0.9",
+            r"warmup 0\.9 and mixup 0\.25 are more than the whole",
+        ),
+        (
+            "toy-online",
+            "learner={kind: toy}",
+            r"'toy' needs a creator of kind 'rounds', not 'stream'",
+        ),
+        (
+            "toy",
+            "learner={kind: toy_online}",
+            r"learner kind 'toy_online' needs a creator of kind 'stream', not 'rounds'",
+        ),
+    ],
+)
+def test_a_creator_that_does_not_fit_is_one_sentence(name, override, sentence):
+    with pytest.raises(RecipeError, match=sentence):
+        recipes.load(name, [override])
 
 
 def test_several_mistakes_are_counted():
@@ -145,6 +170,16 @@ def test_differences_name_dotted_keys_and_both_values():
     keys = [key for key, _, _ in recipes.differences(recipe(), recipe("creator=null"))]
     assert "creator.info" in keys
     assert recipes.differences(recipe(), recipe()) == []
+
+
+def test_rounds_may_grow_but_not_where_phases_are_shares_of_all_rounds():
+    recipes.must_agree(recipes.as_yaml(recipe("rounds=3")), recipes.as_yaml(recipe("rounds=9")))
+    plain = [recipes.as_yaml(online_recipe("creator=null", f"rounds={n}")) for n in (2, 9)]
+    recipes.must_agree(*plain)
+    with pytest.raises(RunDirError, match="rounds is 2 there and 9 here"):
+        recipes.must_agree(
+            recipes.as_yaml(online_recipe()), recipes.as_yaml(online_recipe("rounds=9"))
+        )
 
 
 def test_the_digest_sees_every_key_but_the_number_of_rounds():

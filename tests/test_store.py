@@ -185,7 +185,7 @@ def test_what_cannot_be_written_is_named(tmp_path):
     with pytest.raises(RunDirError, match=r"cannot write .*below\.json"):
         store.write_json(tmp_path / "file/below.json", 1)
     with pytest.raises(RunDirError, match=r"cannot write .*learn"):
-        store.Room(tmp_path / "file", quiet).emptied("learn")
+        store.Room(tmp_path / "file", quiet).folder("learn")
 
 
 def test_given_prompts_that_cannot_be_used_are_kept_with_the_reason(tmp_path):
@@ -255,6 +255,27 @@ def test_what_a_learner_wrote_is_not_swept(tmp_path):
     own.write_text("the learner's")
     played(tmp_path / "run")
     assert own.exists()
+
+
+def test_a_learner_finds_what_a_killed_attempt_of_the_same_update_left(tmp_path):
+    folder = store.Room(tmp_path, quiet).folder("learn")
+    (folder / "snapshot.json").write_text("{}")
+    assert store.Room(tmp_path, quiet).folder("learn") == folder
+    assert (folder / "snapshot.json").exists()
+
+
+def test_a_numbered_part_is_made_once_and_all_parts_are_read_in_order(tmp_path):
+    room, made = store.Room(tmp_path, quiet), []
+
+    def make(text):
+        made.append(text)
+        return [prompt(text)]
+
+    for number in (10, 9, 10):
+        room.part("solved", number, Prompt, make, str(number))
+    assert made == ["10", "9"]
+    assert room.parts("solved", Prompt) == [prompt("9"), prompt("10")]
+    assert room.parts("scored", Prompt) == []
 
 
 def test_a_lock_or_log_that_cannot_be_written_is_one_sentence(tmp_path):

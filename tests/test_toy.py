@@ -6,7 +6,8 @@ from eva import toy
 from eva.config import ToyPrompts
 from eva.errors import BackEndError
 from eva.evaluation import metrics
-from eva.records import Checkpoint, Response, Sampling
+from eva.learners import ToyOnline
+from eva.records import Checkpoint, Response, Rollout, Sampling
 
 
 def test_a_reward_is_the_logistic_of_what_effort_exceeds_difficulty():
@@ -21,6 +22,40 @@ def test_a_greedy_answer_is_the_skill_itself():
         prompt = toy.prompts(ToyPrompts(kind="toy", n=1), seed=0)
         [[response]] = policy(prompt, 1, sampling=Sampling(temperature=0.0), seed=1)
     assert response.text == "0.750000"
+
+
+def rollout(*rewards: float | None) -> Rollout:
+    [prompt] = toy.prompts(ToyPrompts(kind="toy", n=1), seed=0)
+    responses = tuple(Response(text="0.0") for _ in rewards)
+    return Rollout(prompt=prompt, responses=responses, rewards=rewards, policy="x", round=0)
+
+
+def test_a_trainee_answers_with_the_skill_that_it_has_grown_to(tmp_path):
+    learner = toy.make_online_learner(ToyOnline(kind="toy_online", lr=0.5))
+    start = Checkpoint(uri="toy:0.25", id="x")
+    lessons = [rollout(0.0, 1.0), rollout(0.5, None, 0.75), rollout(None)]
+    prompts = [lesson.prompt for lesson in lessons[:1]]
+    with learner(start, reference=start, out=tmp_path, seed=1, round=0) as trainee:
+        # Margins 1 and 1/4, mean 5/8, times 1/2: from 0.25 to 0.5625.
+        assert trainee.learn(lessons) == {"margin": 0.625, "skill": 0.5625}
+        [[response]] = trainee.policy(prompts, 1, sampling=Sampling(temperature=0.0), seed=1)
+        assert response.text == "0.562500"
+        assert toy.skill_of(trainee.finish()) == 0.5625
+
+
+@pytest.mark.parametrize(("save_steps", "step"), [(1, 3), (2, 2), (4, 0), (None, 0)])
+def test_a_trainee_goes_on_from_its_last_snapshot_with_its_notes(tmp_path, save_steps, step):
+    learner = toy.make_online_learner(ToyOnline(kind="toy_online", lr=0.5, save_steps=save_steps))
+    start = Checkpoint(uri="toy:0.0", id="x")
+    with learner(start, reference=start, out=tmp_path, seed=1, round=0) as trainee:
+        for number in range(1, 4):
+            trainee.learn([rollout(0.0, 1.0)])
+            trainee.keep(f"notes of {number}")
+    with learner(start, reference=start, out=tmp_path, seed=1, round=0) as trainee:
+        assert (trainee.step, trainee.notes) == (step, f"notes of {step}" if step else None)
+        checkpoint = trainee.finish()
+        assert toy.skill_of(checkpoint) == 0.5 * step
+    assert [entry.name for entry in tmp_path.iterdir()] == ["checkpoint"]
 
 
 def test_a_folder_that_is_no_skill_is_one_sentence(tmp_path):

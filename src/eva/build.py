@@ -1,58 +1,72 @@
-"""From a recipe to a game: the only module that imports plug-ins and resolves names of code.
+"""From a recipe to a game: with `eva.given`, the only module that imports plug-ins.
 
-Heavy libraries are imported inside the functions below, so that reading a recipe stays light.
+Names of code are resolved here alone. Heavy libraries are imported inside the functions below, so
+that reading a recipe stays light.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, assert_never
+from typing import assert_never
 
 from pydantic import JsonValue
 
 import eva.toy
 from eva import adapt
 from eva.config import (
-    Creator as CreatorPart,
-)
-from eva.config import (
-    DatasetPrompts,
-    DpoLearner,
+    CreatorPart,
     Evaluate,
-    FilePrompts,
     HfPolicy,
     InfoName,
     OtherSelect,
     PlaygroundEvolver,
-    PlaygroundPrompts,
     PlaygroundReward,
     PolicyPart,
-    PromptsPart,
     Proportional,
-    PythonCall,
     Recipe,
     RewardPart,
     RulesReward,
     SelectPart,
     ToyEvolver,
-    ToyLearner,
     ToyPolicy,
-    ToyPrompts,
     ToyReward,
 )
-from eva.errors import BackEndError, RecipeError
+from eva.config import StreamCreator as StreamPart
+from eva.errors import RecipeError
+from eva.extras import extra
 from eva.formulas import selection
 from eva.formulas.informativeness import INFO
-from eva.game import Creator, Evaluation, Game
+from eva.formulas.phases import evolved_share
+from eva.game import Creator, Evaluation, Game, Online, StreamCreator
+from eva.given import (
+    HELD_OUT,
+    check_enough,
+    context_gates,
+    decontamination_gates,
+    model_folder,
+    new_prompts,
+    prompts,
+    sifted,
+)
+from eva.learners import (
+    Command,
+    Dpo,
+    Grpo,
+    Ipo,
+    Offline,
+    OnlineDpo,
+    Orpo,
+    Rloo,
+    Simpo,
+    Sppo,
+    ToyLearner,
+    ToyOnline,
+    Trl,
+)
 from eva.named import called, named
-from eva.protocols import Evolver, Gate, Info, Learner, OpenPolicy, Reward, Select
-from eva.records import Checkpoint, Message, Prompt, Refused
+from eva.parts import PythonCall
+from eva.protocols import Evolver, Info, Learner, OpenPolicy, Reward, Select, Share
+from eva.records import Checkpoint
 from eva.seeds import digest
-from eva.stages import flaw_of
-
-HELD_OUT = 0
-"""The seed of held-out sets that name none: they are the same for every seed of a run."""
 
 
 def game(recipe: Recipe, here: Path) -> Game:
@@ -109,79 +123,6 @@ def inputs(game: Game) -> dict[str, JsonValue]:
     }
 
 
-# ---------------------------------------------------------------- prompts
-
-
-def prompts(part: PromptsPart, seed: int) -> tuple[list[Prompt], list[Refused]]:
-    """Prompts, and those refused with the reason."""
-    if isinstance(part, ToyPrompts):
-        return eva.toy.prompts(part, seed), []
-    if isinstance(part, PlaygroundPrompts):
-        from eva.playground import sets
-
-        return sets.prompts(part.set, part.n, seed if part.seed is None else part.seed), []
-    from eva.sources import rows
-
-    return rows.prompts(_rows(part), part)
-
-
-def _rows(part: FilePrompts | DatasetPrompts) -> Iterator[dict[str, Any]]:
-    if part.kind == "jsonl":
-        from eva.sources import jsonl
-
-        return jsonl.rows(part)
-    with extra("hf", f"prompts of kind {part.kind!r}"):
-        if isinstance(part, DatasetPrompts):
-            from eva.sources import hub
-
-            return hub.rows(part)
-        from eva.sources import parquet
-
-        return parquet.rows(part)
-
-
-Sifted: TypeAlias = tuple[list[Prompt], list[Refused]]
-"""Prompts that can be used, and those that cannot with the reason."""
-
-
-def sifted(given: Sifted, gates: Sequence[Gate]) -> Sifted:
-    """The prompts that pass all gates, and the refused ones, those refused before included."""
-    fits, refused = [], list(given[1])
-    for prompt in given[0]:
-        flaw = flaw_of(prompt.messages, gates)
-        if flaw is None:
-            fits.append(prompt)
-        else:
-            refused.append(Refused(prompt=prompt, flaw=flaw))
-    return fits, refused
-
-
-def new_prompts(recipe: Recipe, given: Sequence[Prompt], gates: Sequence[Gate]) -> Sifted:
-    """The new prompts of a recipe, none of which stands in X_0."""
-    if recipe.new_prompts is None:
-        return [], []
-    known = {prompt.messages for prompt in given}
-
-    def is_new(messages: Sequence[Message]) -> str | None:
-        return "it stands in `prompts` already" if tuple(messages) in known else None
-
-    return sifted(prompts(recipe.new_prompts, recipe.seed), (*gates, is_new))
-
-
-def check_enough(recipe: Recipe, given: int, new: int) -> None:
-    """Refuse a recipe whose new prompts do not last for its rounds.
-
-    Raises:
-        RecipeError: There are too few.
-    """
-    needed = given * (recipe.rounds - 1)
-    if recipe.new_prompts is not None and new < needed:
-        raise RecipeError(
-            f"new_prompts has {new} prompts that can be used; {recipe.rounds} rounds of {given} "
-            f"prompts, the first one on `prompts`, need {needed}: give more, or fewer rounds"
-        )
-
-
 # ---------------------------------------------------------------- policy
 
 
@@ -197,15 +138,6 @@ def theta_0(part: PolicyPart) -> Checkpoint:
     return Checkpoint(uri=folder, id=fingerprint(Path(folder)))
 
 
-def model_folder(model: str) -> str:
-    """The folder or hub id of a model; "playground" is the one that ships with eva."""
-    if model != "playground":
-        return str(Path(model).resolve()) if Path(model).is_dir() else model
-    from eva.playground.sets import theta_0_path
-
-    return str(theta_0_path())
-
-
 def open_policy(part: PolicyPart) -> OpenPolicy:
     """What opens a checkpoint as a policy."""
     if isinstance(part, ToyPolicy):
@@ -218,37 +150,6 @@ def open_policy(part: PolicyPart) -> OpenPolicy:
     if part.threads is not None:
         torch.set_num_threads(part.threads)
     return partial(hf.open_policy, config=part)
-
-
-def context_gates(recipe: Recipe) -> tuple[Gate, ...]:
-    """Refuses what the policy's context cannot hold."""
-    if isinstance(recipe.policy, ToyPolicy):
-        return ()
-    with extra("hf", "policy kind 'hf'"):
-        from eva.backends import hf
-
-    policy, longest = recipe.policy, recipe.sampling.max_tokens
-    try:
-        return (hf.context_gate(model_folder(policy.model), longest, policy.revision),)
-    except BackEndError as error:
-        raise RecipeError(f"policy.model: {error}") from error
-
-
-def decontamination_gates(recipe: Recipe, measured: Evaluation | None) -> tuple[Gate, ...]:
-    """Refuses what stands in a held-out set, for given, new and newborn prompts alike."""
-    if recipe.evaluate is None or measured is None:
-        return ()
-    held_out = {prompt.messages: name for name, found in measured.sets.items() for prompt in found}
-
-    def stands_apart(messages: Sequence[Message]) -> str | None:
-        name = held_out.get(tuple(messages))
-        return f"it stands in the held-out set {name}" if name else None
-
-    if not any(isinstance(part, PlaygroundPrompts) for part in recipe.evaluate.sets.values()):
-        return (stands_apart,)
-    from eva.playground.sets import banned
-
-    return (stands_apart, banned)
 
 
 # ---------------------------------------------------------------- reward, creator, learner
@@ -272,8 +173,18 @@ def reward(part: RewardPart, here: Path) -> Reward:
             assert_never(part)
 
 
-def creator(part: CreatorPart, here: Path) -> Creator:
+def creator(part: CreatorPart, here: Path) -> Creator | StreamCreator:
     """The creator of a recipe."""
+    if isinstance(part, StreamPart):
+        return StreamCreator(
+            info=info(part.info, here),
+            select=select(part.select),
+            evolver=evolver(part.evolve, here),
+            share=share(part),
+            keep=part.select.keep,
+            buffer=part.buffer,
+            max_age=part.max_age,
+        )
     return Creator(
         info=info(part.info, here),
         select=select(part.select),
@@ -283,6 +194,17 @@ def creator(part: CreatorPart, here: Path) -> Creator:
         replay=part.replay,
         estimate=part.estimate,
         start=part.start,
+    )
+
+
+def share(part: StreamPart) -> Share:
+    """The phases of an online run."""
+    return partial(
+        evolved_share,
+        warmup=part.warmup,
+        mixup=part.mixup,
+        evolved=part.evolved,
+        bootstrap=part.bootstrap,
     )
 
 
@@ -320,22 +242,39 @@ def evolver(part: PlaygroundEvolver | ToyEvolver | PythonCall, here: Path) -> Ev
             assert_never(part)
 
 
-def learner(recipe: Recipe, here: Path) -> Learner:
+def learner(recipe: Recipe, here: Path) -> Learner | Online:
     """The solver's update."""
-    match recipe.learner:
-        case ToyLearner() as part:
+    part, policy = recipe.learner, recipe.policy
+    match part:
+        case ToyLearner():
             return eva.toy.make_learner(part)
-        case PythonCall() as part:
+        case ToyOnline():
+            return Online(eva.toy.make_online_learner(part), part.steps, part.batch)
+        case PythonCall():
             own: Learner = called(part, here)
             return own
-        case DpoLearner() as part:
-            assert isinstance(recipe.policy, HfPolicy)  # the recipe was checked
-            with extra("hf", "learner kind 'dpo'"):
+    assert isinstance(policy, HfPolicy)  # the recipe was checked
+    with extra("hf", f"learner kind {part.kind!r}"):
+        match part:
+            case Command() | Trl():
+                from eva.trainers import command
+
+                return command.make_learner(part, policy)
+            case Offline() if part.launch:
+                from eva.trainers import command
+
+                return command.make_learner(part, policy)
+            case Dpo() | Ipo() | Sppo() | Simpo() | Orpo():
                 from eva.learn import trainer
 
-            return trainer.make_learner(part, recipe.policy)
-        case _:
-            assert_never(recipe.learner)
+                return trainer.make_learner(part, policy)
+            case Rloo() | Grpo() | OnlineDpo():
+                from eva.learn import online
+
+                opened = online.make_learner(part, policy, recipe.sampling, recipe.rounds)
+                return Online(opened, part.steps, part.batch)
+            case _:
+                assert_never(part)
 
 
 def evaluation(recipe: Recipe, trained: Reward, here: Path) -> Evaluation:
@@ -351,19 +290,3 @@ def evaluation(recipe: Recipe, trained: Reward, here: Path) -> Evaluation:
         every=part.every,
         solved_at=part.solved_at,
     )
-
-
-# ---------------------------------------------------------------- extras
-
-
-@contextmanager
-def extra(name: str, who: str) -> Iterator[None]:
-    """Say which extra is missing instead of a traceback."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] == "eva":
-            raise
-        raise RecipeError(
-            f"{who} needs {error.name}, which is not installed: pip install 'eva-rlhf[{name}]'"
-        ) from error

@@ -7,33 +7,11 @@ This module is data alone: it imports no plug-in, and `eva.build` turns its part
 
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 
+from eva.learners import Command, LearnerPart, Online, ToyOnline, Trl, Update
+from eva.parts import Part, PythonCall
 from eva.records import Sampling
-
-
-class Part(BaseModel):
-    """A frozen part of a recipe that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class PythonCall(Part):
-    """Your own function, named by where it lives."""
-
-    kind: Literal["python"] = "python"
-    call: str = Field(pattern=r"^[\w.]+:[\w.]+$")
-    """"module:function"; the folder of the recipe and the working directory are searched too."""
-    args: dict[str, JsonValue] = Field(default_factory=dict)
-    """If given, the function is called once with these arguments and returns the plug-in."""
-
 
 # ---------------------------------------------------------------- policies
 
@@ -237,6 +215,7 @@ EvolvePart: TypeAlias = Annotated[
 class Creator(Part):
     """How prompts are estimated, sampled and evolved (Algorithm 1, the creator's step)."""
 
+    kind: Literal["rounds"] = "rounds"
     start: int = Field(default=1, ge=0)
     """The first round in which the creator is awake; the rounds before are plain training on the
     initial prompts. Default 1: the paper's theta_0 -> theta_1 comes first."""
@@ -265,62 +244,54 @@ class Creator(Part):
         return self
 
 
-# ---------------------------------------------------------------- learner
+class StreamCreator(Part):
+    """The creator beside an online learner: it works after every mini-batch, on a buffer.
 
+    The paper names a prioritised generative buffer and three phases, and gives no numbers: all
+    values are our choice. In the warm-up the policy trains on given prompts alone while the buffer
+    fills with scores; in the mix-up the share of evolved prompts rises linearly to `evolved`; in
+    the bootstrap phase it is `bootstrap`.
+    """
 
-class DpoLearner(Part):
-    """Direct preference optimisation of best against worst response."""
-
-    kind: Literal["dpo"]
-    beta: float = Field(default=0.05, gt=0.0)
-    """Strength of the pull towards the reference. Default: the authors' released code."""
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=0.5)
-    """Probability that a preference is wrong (conservative DPO)."""
-    lr: float = Field(default=5e-7, gt=0.0)
-    """Peak learning rate. Default: the authors' released code, for a 9B model."""
-    epochs: float | None = Field(default=2, gt=0.0)
-    """Passes over the pairs. Default: the authors' released code. Null if `steps` is given."""
-    steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps, whatever the number of pairs (the budget of an equal comparison)."""
-    batch: int = Field(default=64, ge=1)
-    """Pairs in an optimiser step. Default: the authors' released code."""
-    micro_tokens: int = Field(default=16384, ge=1)
-    """Upper bound on padded tokens in one forward pass; an optimiser step takes as many passes as
-    it needs. Bounds memory, does not change the update."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls after the warm-up. Default: the authors' released code."""
-    floor: float = Field(default=0.0, ge=0.0, le=1.0)
-    """The learning rate at the end, as a share of `lr`."""
-    warmup: float = Field(default=0.1, ge=0.0)
-    """Steps of linear warm-up: a share of all steps if below 1, else their number."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Moment decays of AdamW."""
-    weight_decay: float = Field(default=0.0, ge=0.0)
-    """Weight decay of AdamW."""
-    clip: float | None = Field(default=1.0, gt=0.0)
-    """Bound on the gradient's norm; null for none."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """"auto": bfloat16 on CUDA, float32 on a CPU."""
-    gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, about a third more time."""
+    kind: Literal["stream"]
+    info: InfoName | PythonCall = "a_avg"
+    """Informativeness metric, on the responses that the mini-batch has anyway; the paper's online
+    default."""
+    select: SelectPart = Field(default_factory=Proportional)
+    """How parents are drawn from the buffer; `keep` is their number as a share of the evolved
+    prompts that the next mini-batch takes."""
+    evolve: EvolvePart
+    """Who rewrites them."""
+    buffer: int = Field(default=1024, ge=1)
+    """Scored prompts that are remembered; beyond that the least informative is forgotten."""
+    max_age: int | None = Field(default=None, ge=1)
+    """Mini-batches after which a score is stale and its prompt is forgotten; null for never."""
+    warmup: float = Field(default=0.125, ge=0.0, le=1.0)
+    """Length of the warm-up, as a share of all mini-batches of the run."""
+    mixup: float = Field(default=0.25, ge=0.0, le=1.0)
+    """Length of the mix-up, as a share of all mini-batches of the run."""
+    evolved: float = Field(default=0.8, ge=0.0, le=1.0)
+    """Share of evolved prompts in a mini-batch at the end of the mix-up."""
+    bootstrap: float = Field(default=0.8, ge=0.0, le=1.0)
+    """Share of evolved prompts after the mix-up; 1 trains on evolved prompts alone."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> Self:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give either epochs or steps, and set the other one to null")
+    def _phases_fit(self) -> Self:
+        if self.warmup + self.mixup > 1.0:
+            raise ValueError(
+                f"warmup {self.warmup} and mixup {self.mixup} are more than the whole run; give "
+                "shares that add up to at most 1"
+            )
         return self
 
 
-class ToyLearner(Part):
-    """Skill grows by the rewards' spread."""
-
-    kind: Literal["toy"]
-    lr: float = Field(default=1.0, gt=0.0)
-    """Growth of the skill for a mean margin of 1."""
+def _rounds_unless_said(part: object) -> object:
+    return {"kind": "rounds", **part} if isinstance(part, dict) else part
 
 
-LearnerPart: TypeAlias = Annotated[
-    DpoLearner | ToyLearner | PythonCall, Field(discriminator="kind")
+CreatorPart: TypeAlias = Annotated[
+    Annotated[Creator | StreamCreator, Field(discriminator="kind")],
+    BeforeValidator(_rounds_unless_said),
 ]
 
 # ---------------------------------------------------------------- evaluation
@@ -370,7 +341,7 @@ class Recipe(Part):
     """If given, each round from 1 on trains on the next |X_0| of these; needs `creator: null`."""
     reward: RewardPart
     """r(x, y)."""
-    creator: Creator | None = None
+    creator: CreatorPart | None = None
     """The creator; null trains on given prompts only."""
     learner: LearnerPart
     """The solver's update."""
@@ -385,8 +356,21 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _learner_fits_policy(self) -> Self:
-        if isinstance(self.learner, DpoLearner) and not isinstance(self.policy, HfPolicy):
+        is_hf = isinstance(self.learner, Update | Command | Trl)
+        if is_hf and not isinstance(self.policy, HfPolicy):
             raise ValueError(
-                f"learner kind 'dpo' needs a policy of kind 'hf', not {self.policy.kind!r}"
+                f"learner kind {self.learner.kind!r} needs a policy of kind 'hf', not "
+                f"{self.policy.kind!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _creator_fits_learner(self) -> Self:
+        is_online = isinstance(self.learner, Online | ToyOnline)
+        if self.creator is not None and isinstance(self.creator, StreamCreator) != is_online:
+            needed = "stream" if is_online else "rounds"
+            raise ValueError(
+                f"learner kind {self.learner.kind!r} needs a creator of kind {needed!r}, not "
+                f"{self.creator.kind!r}: set creator.kind to {needed}"
             )
         return self

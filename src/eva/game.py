@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from eva.protocols import Evolver, Gate, Info, Learner, OpenPolicy, Reward, Select
+from eva.errors import RecipeError
+from eva.protocols import (
+    Evolver,
+    Gate,
+    Info,
+    Learner,
+    OnlineLearner,
+    OpenPolicy,
+    Reward,
+    Select,
+    Share,
+)
 from eva.records import Checkpoint, Prompt, Refused, Sampling
 
 
@@ -32,6 +43,38 @@ class Creator:
     """Whether the current policy answers the pool, or the last lessons' rewards serve again."""
     start: int = 1
     """The first round in which the creator is awake."""
+
+
+@dataclass(frozen=True)
+class StreamCreator:
+    """Who makes the prompts beside an online learner, after every mini-batch."""
+
+    info: Info
+    """Informativeness of a prompt from its rewards."""
+    select: Select
+    """How parents are drawn by it."""
+    evolver: Evolver
+    """Who rewrites them."""
+    share: Share
+    """How many of a mini-batch's prompts are evolved ones, by how far the run is."""
+    keep: float = 0.25
+    """Parents, as a share of the evolved prompts that the next mini-batch takes."""
+    buffer: int = 1024
+    """Scored prompts that are remembered."""
+    max_age: int | None = None
+    """Mini-batches after which a score is forgotten; None for never."""
+
+
+@dataclass(frozen=True)
+class Online:
+    """A learner that samples for itself, and how long a round of it is."""
+
+    learner: OnlineLearner
+    """Opens a checkpoint as a trainee."""
+    steps: int
+    """Mini-batches in a round."""
+    batch: int
+    """Prompts in a mini-batch."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +109,8 @@ class Game:
     """Opens a checkpoint as a policy."""
     reward: Reward
     """r(x, y)."""
-    learner: Learner
-    """The solver's update."""
+    learner: Learner | Online
+    """The solver's update: on a round's lessons, or mini-batch by mini-batch."""
     rounds: int
     """How many rounds are played."""
     seed: int = 1
@@ -78,8 +121,8 @@ class Game:
     """How training responses are drawn."""
     chunk: int = 1024
     """Prompts in one chunk of a long stage."""
-    creator: Creator | None = None
-    """None trains on given prompts only."""
+    creator: Creator | StreamCreator | None = None
+    """None trains on given prompts only; a stream creator belongs to an online learner."""
     new_prompts: tuple[Prompt, ...] = ()
     """If there are any: plain rounds from 1 on train on the next |X_0| of these."""
     gates: tuple[Gate, ...] = ()
@@ -89,6 +132,14 @@ class Game:
     evaluation: Evaluation | None = None
     """What is measured on the way."""
 
+    def __post_init__(self) -> None:
+        is_online = isinstance(self.learner, Online)
+        if self.creator is not None and isinstance(self.creator, StreamCreator) != is_online:
+            needed = "a StreamCreator" if is_online else "a Creator"
+            kind = "an online learner" if is_online else "a learner on lessons"
+            raise RecipeError(f"{kind} needs {needed}, not {type(self.creator).__name__}")
+
     def creator_at(self, t: int) -> Creator | None:
-        """The creator, if it is awake in round t."""
-        return self.creator if self.creator and t >= self.creator.start else None
+        """The creator of rounds, if it is awake in round t."""
+        creator = self.creator
+        return creator if isinstance(creator, Creator) and t >= creator.start else None

@@ -5,34 +5,26 @@
 Read `play` and `create`. The name of a stage is the name of its variable, of its file in the run
 directory and of its progress bar. A stage is made once and from then on read (`eva.store`), so a
 run can stop anywhere and go on with the same bytes. What each stage does stands in `eva.stages`.
+Where the learner samples for itself, `eva.online` plays the rounds: the same game by another clock.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TypeAlias
 
-from eva import seeds
+from eva import online, seeds
 from eva.contracts import checked_checkpoint, plug_in
 from eva.evaluation import evaluate
-from eva.game import Creator, Game
-from eva.protocols import OpenPolicy, Policy
-from eva.records import (
-    Checkpoint,
-    Child,
-    Prompt,
-    Response,
-    Rollout,
-    RunState,
-    Sampling,
-    ScoredPrompt,
-)
+from eva.game import Creator, Game, Online
+from eva.protocols import Learner, Policy
+from eva.records import Checkpoint, Child, Prompt, Rollout, RunState, ScoredPrompt
 from eva.stages import (
     admit,
     attempt,
     blend,
     evolve,
     grown,
+    lazily,
     mix,
     next_pool,
     score,
@@ -52,8 +44,11 @@ def run(game: Game, folder: RunDir) -> Iterator[tuple[int, Metrics]]:
     """
     state = folder.state() or begin(game, folder)
     while state.round < game.rounds:
-        t = state.round
-        state = play(game, state, folder)
+        t, learner = state.round, game.learner
+        if isinstance(learner, Online):
+            state = online.play(game, learner, state, folder)
+        else:
+            state = play(game, learner, state, folder)
         yield t, folder.metrics(t)
     with lazily(game.open_policy, folder.located(state.checkpoint)) as policy:
         evaluate(game, policy, state, folder)
@@ -67,7 +62,7 @@ def begin(game: Game, folder: RunDir) -> RunState:
     return state
 
 
-def play(game: Game, state: RunState, folder: RunDir) -> RunState:
+def play(game: Game, learner: Learner, state: RunState, folder: RunDir) -> RunState:
     """One round: theta_t and the pool X_t become theta_{t+1} and X_{t+1}."""
     t, pool, room = state.round, state.pool, folder.room(state.round)
     creator = game.creator_at(t)
@@ -81,7 +76,7 @@ def play(game: Game, state: RunState, folder: RunDir) -> RunState:
         untried = unanswered(batch, tried, state)
         solved = room.chunks("solved", Rollout, untried, answer, game.chunk)
     lessons = room.whole("lessons", Rollout, blend, batch, tried, solved)
-    checkpoint = learn(game, state, lessons, folder)
+    checkpoint = learn(learner, state, lessons, folder)
     after = RunState(
         round=t + 1,
         seed=state.seed,
@@ -103,7 +98,7 @@ def create(
         tried = folder.room(t - 1).read("lessons", Rollout)
     else:
         tried = room.chunks("tried", Rollout, pool, answer, game.chunk)
-    scored = room.whole("scored", ScoredPrompt, score, tried, creator)
+    scored = room.whole("scored", ScoredPrompt, score, tried, creator.info)
     parents = room.whole("parents", ScoredPrompt, select, scored, creator, state)
     written = room.chunks("written", Child, parents, rewrite, game.chunk)
     children = room.whole("children", Child, admit, written, pool, game.gates)
@@ -112,31 +107,17 @@ def create(
     return tried, batch
 
 
-def learn(game: Game, state: RunState, lessons: Sequence[Rollout], folder: RunDir) -> Checkpoint:
+def learn(
+    learner: Learner, state: RunState, lessons: Sequence[Rollout], folder: RunDir
+) -> Checkpoint:
     """The solver's step: theta_{t+1}, learnt from theta_t, which is also the reference."""
     room, seed = folder.room(state.round), seeds.child(state.seed, "learn", state.round)
 
     def learnt() -> list[Checkpoint]:
-        out = room.emptied("learn")
+        out = room.folder("learn")
         with plug_in("learner"):
-            checkpoint = game.learner(folder.located(state.checkpoint), lessons, out=out, seed=seed)
+            checkpoint = learner(folder.located(state.checkpoint), lessons, out=out, seed=seed)
         settle(out)
         return [folder.relative(checked_checkpoint(checkpoint))]
 
     return room.whole("checkpoint", Checkpoint, learnt)[0]
-
-
-@contextmanager
-def lazily(open_policy: OpenPolicy, checkpoint: Checkpoint) -> Iterator[Policy]:
-    """A policy that is opened when it is first asked: a resumed round may not need it at all."""
-    with ExitStack() as stack:
-        opened: list[Policy] = []
-
-        def policy(
-            prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
-        ) -> list[list[Response]]:
-            if not opened:
-                opened.append(stack.enter_context(open_policy(checkpoint)))
-            return opened[0](prompts, n, sampling=sampling, seed=seed)
-
-        yield policy

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from eva.config import PythonCall
 from eva.contracts import plug_in
 from eva.errors import RecipeError
+from eva.parts import PythonCall
 from eva.recipe import nearest
 
 

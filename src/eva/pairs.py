@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from eva.formulas.pairing import best_and_worst, is_usable, ties
+from eva.protocols import Floats_P_G
 from eva.records import Pair, Rollout
 
 
@@ -19,6 +20,10 @@ class Pairs:
     """Groups whose rewards are all equal."""
     missing: int
     """Groups with fewer than two rewards."""
+    rewards_P_G: Floats_P_G
+    """The rewards of all groups; NaN where missing."""
+    places: list[tuple[int, int, int]]
+    """Of each pair: its group, and the positions of chosen and rejected in it."""
 
 
 def best_worst_pairs(lessons: Sequence[Rollout]) -> Pairs:
@@ -26,20 +31,22 @@ def best_worst_pairs(lessons: Sequence[Rollout]) -> Pairs:
 
     The formula and its source are those of `eva.formulas.pairing.best_and_worst`.
     """
-    if not lessons:
-        return Pairs(pairs=[], ties=0, missing=0)
-    most = max(2, *(len(rollout.rewards) for rollout in lessons))
+    most = max((2, *(len(rollout.rewards) for rollout in lessons)))
     rewards_P_G = np.full((len(lessons), most), np.nan)
     for row_G, rollout in zip(rewards_P_G, lessons, strict=True):
         row_G[: len(rollout.rewards)] = [np.nan if r is None else r for r in rollout.rewards]
     best_P, worst_P, margin_P = best_and_worst(rewards_P_G)
+    places = [
+        (p, int(best_P[p]), int(worst_P[p])) for p in np.flatnonzero(is_usable(margin_P)).tolist()
+    ]
     pairs = [
         Pair(
             prompt=lessons[p].prompt,
-            chosen=lessons[p].responses[best_P[p]],
-            rejected=lessons[p].responses[worst_P[p]],
+            chosen=lessons[p].responses[best],
+            rejected=lessons[p].responses[worst],
             margin=float(margin_P[p]),
         )
-        for p in np.flatnonzero(is_usable(margin_P)).tolist()
+        for p, best, worst in places
     ]
-    return Pairs(pairs, ties=ties(margin_P), missing=int(np.isnan(margin_P).sum()))
+    missing = int(np.isnan(margin_P).sum())
+    return Pairs(pairs, ties(margin_P), missing, rewards_P_G, places)

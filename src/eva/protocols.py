@@ -77,9 +77,70 @@ class Learner(Protocol):
     def __call__(
         self, start: Checkpoint, lessons: Sequence[Rollout], *, out: Path, seed: int
     ) -> Checkpoint:
-        """The updated checkpoint, written below the empty folder `out`.
+        """The updated checkpoint, written below the folder `out`.
 
+        `out` is empty, or holds what a killed attempt of this very update left: go on from that,
+        or clear it.
         `start.uri` can be opened as it stands; it is also the reference policy of the round.
+        """
+        ...
+
+
+class Trainee(Protocol):
+    """A policy that learns while it answers: one round of an online learner.
+
+    A mini-batch is answered by `policy`, rewarded, and handed to `learn`; then the next one. Its
+    weights are those after the last `learn`, so nothing that it answers is stale.
+    """
+
+    @property
+    def step(self) -> int:
+        """Mini-batches learnt so far in this round; above 0 where a snapshot is gone on from."""
+        ...
+
+    @property
+    def notes(self) -> str | None:
+        """What was kept with that snapshot; None where there is none."""
+        ...
+
+    @property
+    def policy(self) -> Policy:
+        """pi(y|x) with the weights as they are now."""
+        ...
+
+    def learn(self, lessons: Sequence[Rollout]) -> dict[str, float]:
+        """Update the weights by one mini-batch; its metrics. `step` grows by one."""
+        ...
+
+    def keep(self, notes: str) -> None:
+        """Write a snapshot, `notes` with it, whole or not at all; a killed round goes on from it.
+
+        Called after `learn`; whether this step writes one is the learner's to decide.
+        """
+        ...
+
+    def finish(self) -> Checkpoint:
+        """Write the checkpoint of the round, and remove its snapshots."""
+        ...
+
+
+class OnlineLearner(Protocol):
+    """The solver's update where it samples for itself: opens weights as a `Trainee`."""
+
+    def __call__(
+        self, start: Checkpoint, *, reference: Checkpoint, out: Path, seed: int, round: int
+    ) -> AbstractContextManager[Trainee]:
+        """Open `start` for a round; leaving the context gives the memory back.
+
+        Weights after a mini-batch must be those that the same lessons gave before a kill: what was
+        sampled with them is read, not sampled again.
+
+        Args:
+            start: The weights that the round begins with.
+            reference: theta_0 of the game, for penalties that pull towards it.
+            out: The folder of the update. It holds what a killed attempt of the same update left.
+            seed: The seed of this update.
+            round: t, for schedules that span rounds.
         """
         ...
 
@@ -90,6 +151,8 @@ Info: TypeAlias = Callable[[Floats_P_G], Floats_P]
 """Informativeness of each prompt from its rewards; pure."""
 Select: TypeAlias = Callable[[Floats_P, int, np.random.Generator], Index_K]
 """Draws K of P prompts by their informativeness; pure but for the generator."""
+Share: TypeAlias = Callable[[int, int], float]
+"""Share of evolved prompts in a mini-batch, in [0, 1], of its number and that of all; pure."""
 Gate: TypeAlias = Callable[[Sequence[Message]], str | None]
 """Says why a chat cannot become a prompt, or None if it can."""
 Progress: TypeAlias = Callable[[str, int, int], None]

@@ -27,10 +27,11 @@ STAGES = (
     "born",
     "batch",
     "solved",
+    "notes",
     "lessons",
     "checkpoint",
 )
-"""The stages of a round, in the order in which they are made."""
+"""The stages of a round, in the order in which they are made; `notes` has an online round alone."""
 
 K = TypeVar("K", bound=Record)
 M = TypeVar("M", bound=BaseModel)
@@ -56,6 +57,8 @@ class Answered(Record):
     """Its rewards; None where one is missing."""
     round: int
     """The round in whose folder the line lies."""
+    policy: str
+    """The id of the checkpoint that answered; in an online round, with the mini-batch."""
     file: Path
     """The file with the responses."""
     offset: int
@@ -128,6 +131,7 @@ class _Line(BaseModel):
 
     prompt: Prompt
     rewards: tuple[float | None, ...]
+    policy: str = ""
 
 
 class _Replies(BaseModel):
@@ -243,6 +247,7 @@ def _answered(folder: Path, stage: str, number: int) -> tuple[Answered, ...]:
                         prompt=kept.prompt,
                         rewards=kept.rewards,
                         round=number,
+                        policy=kept.policy,
                         file=path,
                         offset=offset,
                     )

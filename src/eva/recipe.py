@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from eva.config import Recipe
+from eva.config import Recipe, StreamCreator
 from eva.errors import RecipeError, RunDirError
 
 Tree: TypeAlias = dict[str, JsonValue]
@@ -32,8 +32,9 @@ MAY_CHANGE = frozenset(
         "learner.gradient_checkpointing",
     }
 )
-"""Keys that may change when a run goes on: more rounds (not fewer) do not alter those played, and
-the others say how to compute, not what; they move results by rounding alone (docs/design.md)."""
+"""Keys that may change when a run goes on. More rounds (not fewer) do not alter those played; where
+phases are shares of all rounds, they must stay. The others say how to compute, not what; they move
+results by rounding alone (docs/design.md)."""
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -143,7 +144,7 @@ def must_agree(standing: str, coming: str) -> None:
         ) from error
     new = Recipe.model_validate(parsed(coming))
     rows = [row for row in differences(old, new) if not _may_change(row[0])]
-    if new.rounds < old.rounds:
+    if new.rounds < old.rounds or (new.rounds > old.rounds and _spans_rounds(new)):
         rows.append(("rounds", old.rounds, new.rounds))
     if rows:
         listed = "; ".join(f"{key} is {was!r} there and {now!r} here" for key, was, now in rows)
@@ -151,6 +152,11 @@ def must_agree(standing: str, coming: str) -> None:
             f"the run directory was made by another recipe: {listed}. Give this run another "
             "folder, or the old values"
         )
+
+
+def _spans_rounds(recipe: Recipe) -> bool:
+    """Whether the phases of the creator are shares of all rounds, which then cannot grow."""
+    return isinstance(recipe.creator, StreamCreator)
 
 
 def _may_change(key: str) -> bool:

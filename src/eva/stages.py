@@ -3,7 +3,8 @@
 Together with `eva.loop.play`, which puts them in order, this is the whole game.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
@@ -19,8 +20,18 @@ from eva.contracts import (
 )
 from eva.formulas.pairing import best_and_worst
 from eva.game import Creator, Game
-from eva.protocols import Floats_P_G, Gate, Policy, Reward
+from eva.protocols import (
+    Evolver,
+    Floats_P_G,
+    Gate,
+    Info,
+    OpenPolicy,
+    Policy,
+    Reward,
+    Select,
+)
 from eva.records import (
+    Checkpoint,
     Child,
     Message,
     Prompt,
@@ -30,6 +41,22 @@ from eva.records import (
     Sampling,
     ScoredPrompt,
 )
+
+
+@contextmanager
+def lazily(open_policy: OpenPolicy, checkpoint: Checkpoint) -> Iterator[Policy]:
+    """A policy that is opened when it is first asked: a resumed round may not need it at all."""
+    with ExitStack() as stack:
+        opened: list[Policy] = []
+
+        def policy(
+            prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
+        ) -> list[list[Response]]:
+            if not opened:
+                opened.append(stack.enter_context(open_policy(checkpoint)))
+            return opened[0](prompts, n, sampling=sampling, seed=seed)
+
+        yield policy
 
 
 def answer(
@@ -71,16 +98,27 @@ def rollouts(
 
 
 def attempt(
-    prompts: Sequence[Prompt], policy: Policy, game: Game, state: RunState
+    prompts: Sequence[Prompt], policy: Policy, game: Game, state: RunState, step: int | None = None
 ) -> list[Rollout]:
-    """Rollouts of theta_t on prompts, drawn and rewarded as the recipe says."""
-    seed = seeds.child(state.seed, "answer", state.round)
+    """Rollouts on prompts, drawn and rewarded as the recipe says.
+
+    Without a `step` they are those of theta_t. Mini-batch `step` of an online round is answered by
+    what theta_t has become, so it has a seed of its own and its policy is named "theta_t+step".
+    """
+    place = () if step is None else (step,)
+    seed = seeds.child(state.seed, "answer", state.round, *place)
     responses, rewards_P_G = answer(
         prompts, policy, game.reward, n=game.n, sampling=game.sampling, seed=seed
     )
-    if len(prompts) > 1:  # one prompt without a reward is its own affair
+    if step is not None:
+        some_present(rewards_P_G, "mini-batch")
+    elif len(prompts) > 1:  # one prompt without a reward is its own affair
         some_present(rewards_P_G, "chunk")
-    return rollouts(prompts, responses, rewards_P_G, state)
+    found = rollouts(prompts, responses, rewards_P_G, state)
+    if step is None:
+        return found
+    policy_id = f"{state.checkpoint.id}+{step}"
+    return [rollout.model_copy(update={"policy": policy_id}) for rollout in found]
 
 
 def rewards_of(tried: Sequence[Rollout]) -> Floats_P_G:
@@ -89,28 +127,35 @@ def rewards_of(tried: Sequence[Rollout]) -> Floats_P_G:
     return np.array(rows, dtype=np.float64)
 
 
-def score(tried: Sequence[Rollout], creator: Creator) -> list[ScoredPrompt]:
+def score(tried: Sequence[Rollout], info: Info) -> list[ScoredPrompt]:
     """Estimate: the informativeness of each prompt, with the age of the rewards behind it."""
     with plug_in("informativeness metric"):
-        info = creator.info(rewards_of(tried))
-    info_P = checked_info(info, len(tried))
+        scores = info(rewards_of(tried))
+    info_P = checked_info(scores, len(tried))
     return [
         ScoredPrompt(
             prompt=rollout.prompt,
-            info=None if np.isnan(info) else float(info),
+            info=None if np.isnan(one) else float(one),
             round=rollout.round,
             policy=rollout.policy,
         )
-        for rollout, info in zip(tried, info_P, strict=True)
+        for rollout, one in zip(tried, info_P, strict=True)
     ]
 
 
 def select(scored: Sequence[ScoredPrompt], creator: Creator, state: RunState) -> list[ScoredPrompt]:
     """Sample: the share `keep` of the pool, drawn by informativeness."""
-    info_P = np.array([np.nan if s.info is None else s.info for s in scored])
     count = max(1, round(creator.keep * len(scored)))
+    return drawn(scored, count, creator.select, seeds.rng(state.seed, "select", state.round))
+
+
+def drawn(
+    scored: Sequence[ScoredPrompt], count: int, by: Select, rng: np.random.Generator
+) -> list[ScoredPrompt]:
+    """The `count` prompts (fewer if there are no more) that a selector draws."""
+    info_P = np.array([np.nan if s.info is None else s.info for s in scored])
     with plug_in("selector"):
-        index = creator.select(info_P, count, seeds.rng(state.seed, "select", state.round))
+        index = by(info_P, count, rng)
     return [scored[i] for i in checked_index(index, len(scored))]
 
 
@@ -120,16 +165,31 @@ def evolve(
     """Evolve: what the evolver wrote for each parent, flaws included."""
     if creator.evolver is None:
         return []
+    seed = seeds.child(state.seed, "evolve", state.round)
+    return rewritten(parents, policy, creator.evolver, seed)
+
+
+def rewritten(
+    parents: Sequence[ScoredPrompt], policy: Policy, evolver: Evolver, seed: int
+) -> list[Child]:
+    """What an evolver wrote for each parent, as it returned it."""
     with plug_in("evolver"):
-        children = creator.evolver(
-            parents, policy, seed=seeds.child(state.seed, "evolve", state.round)
-        )
+        children = evolver(parents, policy, seed=seed)
     return checked_children(children, [parent.prompt.id for parent in parents])
 
 
-def admit(written: Sequence[Child], pool: Sequence[Prompt], gates: Sequence[Gate]) -> list[Child]:
-    """Judge: the children, each that must not become a prompt with its flaw."""
-    known = {prompt.id: "it is already in the pool" for prompt in pool}
+def admit(
+    written: Sequence[Child],
+    pool: Sequence[Prompt],
+    gates: Sequence[Gate],
+    seen: Collection[str] = (),
+) -> list[Child]:
+    """Judge: the children, each that must not become a prompt with its flaw.
+
+    `seen` holds the ids of children that were written before, where those count as duplicates.
+    """
+    known = dict.fromkeys(seen, "it repeats an earlier child of this run")
+    known |= {prompt.id: "it is already in the pool" for prompt in pool}
     judged = []
     for child in written:
         flaw = child.flaw or known.get(child.id) or flaw_of(child.messages, gates)

@@ -10,7 +10,6 @@ import fcntl
 import json
 import logging
 import os
-import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -114,6 +113,23 @@ class Room:
             log.info("made %s", path)
         return read_records(path, kind)
 
+    def part(
+        self,
+        stage: str,
+        number: int,
+        kind: type[R],
+        make: Callable[S, Sequence[R]],
+        *args: S.args,
+        **kwargs: S.kwargs,
+    ) -> list[R]:
+        """The records of one numbered part of a long stage: read, or made and written."""
+        return self.whole(f"{stage}/{number:06d}", kind, make, *args, **kwargs)
+
+    def parts(self, stage: str, kind: type[R]) -> list[R]:
+        """The records of all parts of a stage that are there, in order."""
+        files = sorted((self.path / stage).glob("*.jsonl"))
+        return [record for file in files for record in read_records(file, kind)]
+
     def chunks(
         self,
         stage: str,
@@ -126,11 +142,7 @@ class Room:
         records: list[R] = []
         self.progress(stage, 0, len(over))
         for number, start in enumerate(range(0, len(over), size)):
-            path = self.path / stage / f"{number:06d}.jsonl"
-            if not path.exists():
-                write_records(path, make(over[start : start + size]))
-                log.info("made %s", path)
-            records += read_records(path, kind)
+            records += self.part(stage, number, kind, make, over[start : start + size])
             self.progress(stage, min(start + size, len(over)), len(over))
         return records
 
@@ -149,16 +161,14 @@ class Room:
         """The records of a stage, or none if this round did without it."""
         return self.read(stage, kind) if (self.path / f"{stage}.jsonl").exists() else []
 
-    def emptied(self, name: str) -> Path:
-        """A fresh folder in this room for a learner, whatever a kill left there."""
-        folder = self.path / name
+    def folder(self, name: str) -> Path:
+        """A folder in this room for a learner; it holds what a killed attempt left there."""
+        path = self.path / name
         try:
-            if folder.exists():
-                shutil.rmtree(folder)
-            folder.mkdir(parents=True)
+            path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise cannot_write(folder, error) from error
-        return folder
+            raise cannot_write(path, error) from error
+        return path
 
 
 @dataclass(frozen=True)
@@ -219,7 +229,7 @@ class RunDir:
         write_records(self.room(state.round).path / "pool.jsonl", state.pool)
         last = self.room(max(0, state.round - 1)).path
         for folder in (last, self.room(state.round).path, self.path / "rounds", self.path):
-            _sync_folder(folder)
+            _sync(folder)
         write_json(self.path / "state.json", state.model_dump(mode="json", exclude={"pool"}))
 
     def located(self, checkpoint: Checkpoint) -> Checkpoint:
@@ -281,11 +291,7 @@ def held(
 def settle(folder: Path) -> None:
     """Sync every file below a folder that a plug-in wrote, before a record points at it."""
     for path in (*sorted(folder.rglob("*")), folder):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            _sync_folder(path)
+        _sync(path)
 
 
 def attempt_log(path: Path) -> Path:
@@ -312,10 +318,8 @@ def _check_is_ours(path: Path) -> None:
 
 def _sweep(path: Path) -> None:
     """Remove the halves of files that a kill left; what a learner wrote is the learner's."""
-    rounds, evals = path / "rounds", path / "evals"
-    places = [(path, "*"), (rounds, "*/*"), (rounds, "*/*/*"), (evals, "*"), (evals, "*/*")]
-    for folder, depth in places:
-        for torn in folder.glob(f"{depth}.part"):
+    for place in ("*", "rounds/*/*", "rounds/*/*/*", "evals/*", "evals/*/*"):
+        for torn in path.glob(f"{place}.part"):
             if torn.parent.name != "learn":
                 torn.unlink()
 
@@ -375,8 +379,9 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Sync a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

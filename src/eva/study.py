@@ -176,8 +176,9 @@ def markdown(found: Sequence[Row], metrics: Sequence[str]) -> Iterator[str]:
     yield "| arm | " + " | ".join(metrics) + " |"
     yield "|---" * (len(metrics) + 1) + "|"
     for row in found:
-        yield f"| {row.name} | " + " | ".join(_shown(row.values[m]) for m in metrics) + " |"
+        yield f"| {row.name} | " + " | ".join(shown(row.values[m]) for m in metrics) + " |"
 
 
-def _shown(value: Estimate) -> str:
+def shown(value: Estimate) -> str:
+    """A mean with its standard error, three digits."""
     return f"{value.mean:.3f}" + ("" if np.isnan(value.error) else f" ± {value.error:.3f}")

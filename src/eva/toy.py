@@ -10,14 +10,16 @@ left to teach, which is what eva is about. Our choice throughout; the tests of t
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from eva import seeds
-from eva.config import ToyEvolver, ToyLearner, ToyPrompts
+from eva.config import ToyEvolver, ToyPrompts
 from eva.errors import BackEndError
-from eva.protocols import Evolver, Floats_P_G, Learner, Policy
+from eva.learners import ToyLearner, ToyOnline
+from eva.protocols import Evolver, Floats_P_G, Learner, OnlineLearner, Policy, Trainee
 from eva.records import (
     Checkpoint,
     Child,
@@ -28,6 +30,7 @@ from eva.records import (
     Sampling,
     ScoredPrompt,
 )
+from eva.store import write_json
 
 STEEPNESS = 4.0
 """How sharply the reward rises around the difficulty."""
@@ -75,20 +78,20 @@ def skill_of(checkpoint: Checkpoint) -> float:
 @contextmanager
 def open_policy(checkpoint: Checkpoint) -> Iterator[Policy]:
     """Open a skill as a policy."""
-    skill = skill_of(checkpoint)
+    yield partial(answers, skill_of(checkpoint))
 
-    def policy(
-        prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
-    ) -> list[list[Response]]:
-        return [
-            [
-                Response(text=f"{skill + sampling.temperature * noise:.6f}")
-                for noise in seeds.rng(seed, prompt.id).standard_normal(n)
-            ]
-            for prompt in prompts
+
+def answers(
+    skill: float, prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
+) -> list[list[Response]]:
+    """What a skill answers: itself plus noise."""
+    return [
+        [
+            Response(text=f"{skill + sampling.temperature * noise:.6f}")
+            for noise in seeds.rng(seed, prompt.id).standard_normal(n)
         ]
-
-    yield policy
+        for prompt in prompts
+    ]
 
 
 def reward(prompts: Sequence[Prompt], responses: Sequence[Sequence[Response]]) -> Floats_P_G:
@@ -123,11 +126,63 @@ def make_learner(config: ToyLearner) -> Learner:
     """A learner that raises the skill by lr times the mean margin of the lessons."""
 
     def learn(start: Checkpoint, lessons: Sequence[Rollout], *, out: Path, seed: int) -> Checkpoint:
-        margins = [max(r) - min(r) for r in (_present(rollout) for rollout in lessons) if r]
-        gain = config.lr * float(np.mean(margins)) if margins else 0.0
-        return save(out / "checkpoint", skill_of(start) + gain)
+        return save(out / "checkpoint", skill_of(start) + config.lr * mean_margin(lessons))
 
     return learn
+
+
+def make_online_learner(config: ToyOnline) -> OnlineLearner:
+    """A learner that raises the skill after each mini-batch by lr times its mean margin."""
+
+    @contextmanager
+    def learner(
+        start: Checkpoint, *, reference: Checkpoint, out: Path, seed: int, round: int
+    ) -> Iterator[Trainee]:
+        yield _Trainee(config, skill_of(start), out)
+
+    return learner
+
+
+class _Trainee:
+    """A skill that answers and grows mini-batch by mini-batch."""
+
+    def __init__(self, config: ToyOnline, skill: float, out: Path) -> None:
+        self._config, self._out, self._snapshot = config, out, out / "snapshot.json"
+        self.step: int = 0
+        self.notes: str | None = None
+        self._set(skill)
+        if self._snapshot.exists():
+            found = json.loads(self._snapshot.read_bytes())
+            self.step, self.notes = found["step"], found["notes"]
+            self._set(found["skill"])
+
+    def _set(self, skill: float) -> None:
+        self._skill = skill
+        self.policy: Policy = partial(answers, skill)
+
+    def learn(self, lessons: Sequence[Rollout]) -> dict[str, float]:
+        """Grow by the margin of a mini-batch."""
+        margin = mean_margin(lessons)
+        self._set(self._skill + self._config.lr * margin)
+        self.step += 1
+        return {"margin": margin, "skill": self._skill}
+
+    def keep(self, notes: str) -> None:
+        """Write a snapshot every `save_steps` mini-batches."""
+        if self._config.save_steps and self.step % self._config.save_steps == 0:
+            write_json(self._snapshot, {"step": self.step, "skill": self._skill, "notes": notes})
+
+    def finish(self) -> Checkpoint:
+        """Write the skill, and remove the snapshot."""
+        checkpoint = save(self._out / "checkpoint", self._skill)
+        self._snapshot.unlink(missing_ok=True)
+        return checkpoint
+
+
+def mean_margin(lessons: Sequence[Rollout]) -> float:
+    """The mean of best minus worst reward over the lessons that have rewards, else 0."""
+    margins = [max(r) - min(r) for r in (_present(rollout) for rollout in lessons) if r]
+    return float(np.mean(margins)) if margins else 0.0
 
 
 def _present(rollout: Rollout) -> list[float]:

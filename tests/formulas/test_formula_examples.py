@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["groups", "informativeness", "selection", "pairing", "statistics"]
+    "name", ["groups", "informativeness", "selection", "pairing", "advantages", "statistics"]
 )
 def test_the_examples_of_the_docstrings_hold(name: str) -> None:
     module = importlib.import_module(f"eva.formulas.{name}")

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from eva.config import DpoLearner, HfPolicy
+from eva.config import HfPolicy
 from eva.learn.trainer import make_learner
+from eva.learners import OwnOffline
 from eva.records import Checkpoint, Message, Prompt, Response, Rollout
 from tests.learn.runs import SEED, Log, read_log
 from tests.tiny import (
@@ -100,12 +102,12 @@ def make_rollout() -> Callable[..., Rollout]:
 
 
 @pytest.fixture(scope="session")
-def make_config() -> Callable[..., DpoLearner]:
+def make_config() -> Callable[..., OwnOffline]:
     """A learner that makes a few small steps; any choice can be given."""
 
-    def config(**choices: object) -> DpoLearner:
+    def config(**choices: object) -> OwnOffline:
         small = {"kind": "dpo", "beta": 0.3, "lr": 1e-3, "epochs": None, "steps": 3, "batch": 5}
-        return DpoLearner.model_validate(small | choices)
+        return TypeAdapter(OwnOffline).validate_python(small | choices)
 
     return config
 
@@ -116,7 +118,7 @@ def learn(tmp_path: Path, lessons: list[Rollout]) -> Callable[..., tuple[Checkpo
 
     def learnt(
         start: Checkpoint,
-        config: DpoLearner,
+        config: OwnOffline,
         seed: int = SEED,
         rollouts: Sequence[Rollout] = lessons,
         policy: HfPolicy | None = None,

@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from eva.config import DpoLearner
+from eva.learners import Dpo
 from eva.records import Checkpoint
 
 MakeStart = Callable[..., Checkpoint]
-MakeConfig = Callable[..., DpoLearner]
+MakeConfig = Callable[..., Dpo]
 Log = list[dict[str, float]]
 SEED = 11
 Learn = Callable[..., tuple[Checkpoint, Log]]

@@ -12,11 +12,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from eva.checkpoints import fingerprint
-from eva.config import DpoLearner, HfPolicy
+from eva.config import HfPolicy
 from eva.errors import BackEndError
-from eva.learn.batches import TokenPair, token_pairs
+from eva.learn.batches import prompt_tokens, response_tokens
 from eva.learn.schedule import learning_rate, planned_steps
 from eva.learn.trainer import make_learner
+from eva.learners import Dpo, Ipo, Orpo, OwnOffline, Simpo, Sppo
 from eva.pairs import best_worst_pairs
 from eva.records import Checkpoint, Response, Rollout
 from tests.learn.runs import (
@@ -38,8 +39,52 @@ def slow_logp(model: Any, prompt: Sequence[int], response: Sequence[int]) -> tor
     return torch.stack([logits[len(prompt) - 1 + t, y] for t, y in enumerate(response)]).sum()
 
 
+def slow_pair_loss(
+    part: OwnOffline,
+    chosen: tuple[torch.Tensor, torch.Tensor, int],
+    rejected: tuple[torch.Tensor, torch.Tensor, int],
+    wins: tuple[float, float],
+) -> torch.Tensor:
+    """The loss of one pair as the papers write it: (log pi, log ref, tokens) of both responses."""
+    (new_w, ref_w, n_w), (new_l, ref_l, n_l) = chosen, rejected
+    match part:
+        case Dpo():
+            h, eps = part.beta * (new_w - ref_w - new_l + ref_l), part.label_smoothing
+            loss = (1 - eps) * torch.log(1 + torch.exp(-h)) + eps * torch.log(1 + torch.exp(h))
+        case Ipo():
+            a, b = (n_w, n_l) if part.length_normalised else (1, 1)
+            loss = ((new_w - ref_w) / a - (new_l - ref_l) / b - 1 / (2 * part.beta)) ** 2
+        case Sppo():
+            loss = (new_w - ref_w - (wins[0] - 0.5) / part.beta) ** 2
+            loss = loss + (new_l - ref_l - (wins[1] - 0.5) / part.beta) ** 2
+        case Simpo():
+            u = part.beta * (new_w / n_w - new_l / n_l) - part.gamma
+            loss = torch.log(1 + torch.exp(-u))
+        case Orpo():
+            p_w, p_l = torch.exp(new_w / n_w), torch.exp(new_l / n_l)
+            odds = torch.log(p_w / (1 - p_w)) - torch.log(p_l / (1 - p_l))
+            loss = -new_w / n_w + part.beta * torch.log(1 + torch.exp(-odds))
+    return loss - part.nll * new_w / n_w
+
+
+def slow_wins(part: OwnOffline, rewards: Sequence[float]) -> tuple[float, float]:
+    """P(best beats the others) and P(worst beats the others), of a whole group."""
+
+    def beats(r: float, s: float) -> float:
+        return 1 / (1 + math.exp(-(r - s) / part.scale))
+
+    if not isinstance(part, Sppo) or part.labels == "hard":
+        return 1.0, 0.0
+    ends = []
+    for end in (max(rewards), min(rewards)):
+        others = list(rewards)
+        others.remove(end)
+        ends.append(sum(beats(end, other) for other in others) / len(others))
+    return ends[0], ends[1]
+
+
 def slow_update(
-    start: Checkpoint, lessons: Sequence[Rollout], config: DpoLearner
+    start: Checkpoint, lessons: Sequence[Rollout], config: OwnOffline
 ) -> tuple[Any, list[tuple[float, float]]]:
     """The model in float64 after the update, and the loss and gradient norm of each step.
 
@@ -47,29 +92,33 @@ def slow_update(
     """
     model = AutoModelForCausalLM.from_pretrained(start.uri).double()
     tokenizer = AutoTokenizer.from_pretrained(start.uri)
-    pairs = token_pairs(best_worst_pairs(lessons).pairs, tokenizer)
+    pairs = best_worst_pairs(lessons).pairs
+    prompts = prompt_tokens([pair.prompt for pair in pairs], tokenizer)
+    answers = [[response_tokens(y, tokenizer) for y in (p.chosen, p.rejected)] for p in pairs]
+    wins = [slow_wins(config, [r for r in rollout.rewards if r is not None]) for rollout in lessons]
 
-    def gap(pair: TokenPair) -> torch.Tensor:
-        chosen = slow_logp(model, pair.prompt, pair.chosen)
-        return chosen - slow_logp(model, pair.prompt, pair.rejected)
+    def both(i: int) -> list[torch.Tensor]:
+        return [slow_logp(model, prompts[i], answer) for answer in answers[i]]
 
     with torch.no_grad():
-        reference = [gap(pair) for pair in pairs]
+        reference = [both(i) for i in range(len(pairs))]
     decayed = [
         {"params": [p], "weight_decay": config.weight_decay * (p.ndim > 1)}
         for p in model.parameters()
     ]
-    optimizer = torch.optim.AdamW(decayed, betas=config.betas)
-    plan = planned_steps(len(pairs), config, SEED)
+    if config.optimizer == "adamw":
+        optimizer = torch.optim.AdamW(decayed, betas=config.betas)
+    else:
+        optimizer = torch.optim.RMSprop(decayed, alpha=config.betas[1])
+    sizes = [len(x) + sum(map(len, ys)) for x, ys in zip(prompts, answers, strict=True)]
+    plan = planned_steps(sizes, config, SEED)
     report = []
     for k, step in enumerate(plan):
         optimizer.zero_grad()
         mean = torch.zeros((), dtype=torch.float64)
         for i in step:
-            h = config.beta * (gap(pairs[i]) - reference[i])
-            eps = config.label_smoothing
-            loss = (1 - eps) * torch.log(1 + torch.exp(-h)) + eps * torch.log(1 + torch.exp(h))
-            mean = mean + loss / len(step)
+            sides = zip(both(i), reference[i], map(len, answers[i]), strict=True)
+            mean = mean + slow_pair_loss(config, *sides, wins[i]) / len(step)
         mean.backward()
         norm = torch.sqrt(sum((p.grad**2).sum() for p in model.parameters()))
         scale = 1.0 if config.clip is None else min(1.0, config.clip / float(norm))
@@ -85,34 +134,50 @@ def slow_update(
 
 
 CASES = {
-    "llama": {},
-    "qwen3": {"clip": 0.05, "weight_decay": 0.1, "schedule": "linear", "floor": 0.1},
-    "gemma2": {"label_smoothing": 0.1, "micro_tokens": 90},
-    "gpt2": {"steps": None, "epochs": 1.5, "clip": None, "betas": (0.5, 0.7)},
+    "dpo": ("llama", {"share_prompts": True}),
+    "dpo, clipped": (
+        "qwen3",
+        {"clip": 0.05, "weight_decay": 0.1, "schedule": "linear", "floor": 0.1},
+    ),
+    "dpo, smoothed": ("gemma2", {"label_smoothing": 0.1, "micro_tokens": 90}),
+    "dpo, epochs": ("gpt2", {"steps": None, "epochs": 1.5, "clip": None, "betas": (0.5, 0.7)}),
+    "dpo, nll": ("llama", {"nll": 0.2, "batch_tokens": 60}),
+    "ipo": ("llama", {"kind": "ipo", "share_prompts": True}),
+    "ipo, summed": ("gpt2", {"kind": "ipo", "length_normalised": False}),
+    "sppo": ("llama", {"kind": "sppo", "scale": 2.0}),
+    "sppo, hard": ("qwen3", {"kind": "sppo", "labels": "hard", "optimizer": "adamw"}),
+    "simpo": ("llama", {"kind": "simpo", "beta": 2.0, "gamma": 0.7}),
+    "orpo": ("gemma2", {"kind": "orpo", "nll": 0.1}),
 }
 
 
-@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("case", CASES)
 def test_losses_gradients_and_weights_equal_the_slow_formula(
-    make_start: MakeStart, make_config: MakeConfig, learn: Learn, lessons: list[Rollout], kind: str
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn, lessons: list[Rollout], case: str
 ) -> None:
-    start, config = make_start(kind), make_config(lr=1e-4, **CASES[kind])
+    kind, choices = CASES[case]
+    start, config = make_start(kind), make_config(lr=1e-4, **choices)
     checkpoint, log = learn(start, config)
     slow, report = slow_update(start, lessons, config)
 
-    assert [row["loss"] for row in log] == pytest.approx([loss for loss, _ in report], abs=1e-5)
-    assert log[0]["loss"] == pytest.approx(report[0][0], abs=1e-6)
+    assert [row["loss"] for row in log] == pytest.approx(
+        [loss for loss, _ in report], rel=1e-5, abs=1e-5
+    )
+    assert log[0]["loss"] == pytest.approx(report[0][0], rel=1e-5, abs=2e-6)
     assert [row["grad_norm"] for row in log] == pytest.approx([n for _, n in report], rel=1e-4)
     ours, begun = read_weights(checkpoint), read_weights(start)
     for name, weight in slow.named_parameters():
-        # AdamW divides a gradient by its own size: where it is zero but for rounding (the bias of
-        # a key), the step is noise of at most the learning rate.
+        # The optimiser divides a gradient by its own size: where it is zero but for rounding (the
+        # bias of a key), the step is noise. RMSprop's first one is 1 / sqrt(1 - alpha) as long.
         is_noise = weight.least < 1e-4
+        longest = (
+            2 * config.lr / math.sqrt(1 - config.betas[1] if config.optimizer == "rmsprop" else 1)
+        )
         difference = (ours[name] - weight).abs()
-        assert bool((difference[~is_noise] < 1e-6).all()), name
-        assert bool((difference[is_noise] < 2 * config.lr * len(log)).all()), name
+        assert bool((difference[~is_noise] < 1e-6 * longest / (2 * config.lr)).all()), name
+        assert bool((difference[is_noise] < longest * len(log)).all()), name
     compared = [weight.least >= 1e-4 for weight in slow.parameters()]
-    assert sum(int(c.sum()) for c in compared) > 0.5 * sum(c.numel() for c in compared)
+    assert sum(int(c.sum()) for c in compared) > 0.4 * sum(c.numel() for c in compared)
     assert max(float((ours[name] - begun[name]).abs().max()) for name in ours) > config.lr
 
 
@@ -136,7 +201,7 @@ def test_the_log_has_a_line_for_each_step_without_times(
     assert [row["step"] for row in log] == [1, 2, 3, 4]
     assert [row["lr"] for row in log] == [5e-4, 1e-3, 1e-3, 1e-3]
     assert [row["pairs"] for row in log] == [5] * 4
-    names = {"step", "loss", "accuracy", "reward_chosen", "reward_rejected", "margin"}
+    names = {"step", "loss", "accuracy", "reward_chosen", "reward_rejected", "margin", "kl"}
     assert set(log[0]) == names | {"grad_norm", "lr", "pairs", "tokens"}
     assert all(
         row["margin"] == pytest.approx(row["reward_chosen"] - row["reward_rejected"], abs=1e-5)
@@ -232,6 +297,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_step(
         learner(start, lessons, out=out, seed=SEED)
     assert [row["step"] for row in read_log(out)] == [1]
     assert not (out / "checkpoint").exists()
+    good = read_weights(Checkpoint(uri=str(out / "last_good"), id=""))
+    assert all(bool(torch.isfinite(weight).all()) for weight in good.values())
     assert file_bytes(Path(start.uri)) == before
 
 

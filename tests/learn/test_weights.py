@@ -4,15 +4,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from eva.errors import BackEndError
-from eva.learn.weights import opened, saved
+from eva.learn.scorer import Scorer
+from eva.learn.weights import Weights, opened, saved
 from eva.records import Checkpoint
 
 MakeStart = Callable[..., Checkpoint]
+
+
+def write(weights: Weights, folder: Path) -> None:
+    saved(weights, Accelerator(cpu=True), Scorer(weights.model, None), folder)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma2", "gpt2"])
@@ -26,7 +32,7 @@ def test_saved_weights_give_the_same_logits(
     with torch.no_grad():
         for weight in weights.model.parameters():
             weight.add_(0.01)
-    saved(weights, tmp_path / "saved")
+    write(weights, tmp_path / "saved")
 
     again = opened(str(tmp_path / "saved"))
     ids = torch.tensor([[1, 5, 8, 9, 6]])
@@ -43,7 +49,7 @@ def test_bfloat16_weights_are_opened_as_float32_master_weights(
 ) -> None:
     weights = opened(make_start().uri)
     weights.model.to(torch.bfloat16)
-    saved(weights, tmp_path / "half")
+    write(weights, tmp_path / "half")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "half").dtype == torch.bfloat16
     assert opened(str(tmp_path / "half")).model.dtype == torch.float32
 

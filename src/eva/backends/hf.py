@@ -51,7 +51,7 @@ def open_policy(checkpoint: Checkpoint, config: HfPolicy) -> Iterator[Policy]:
             is not there; later: a prompt does not fit, or the model gives no numbers.
     """
     tokenizer = load_tokenizer(checkpoint.uri, config.revision)
-    policy = _Opened(load_policy(checkpoint.uri, config), tokenizer, config.rows)
+    policy = Opened(load_policy(checkpoint.uri, config), tokenizer, config.rows)
     try:
         yield policy
     finally:
@@ -74,7 +74,7 @@ def context_gate(model: str, max_tokens: int, revision: str | None = None) -> Ga
     return gate
 
 
-class _Opened:
+class Opened:
     """A loaded model as a policy, until it is closed."""
 
     def __init__(

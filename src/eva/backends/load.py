@@ -1,15 +1,18 @@
 """From a folder or hub id to a model and its tokenizer, or to one sentence that says what is wrong.
 
 Transformers meets a folder that is no model with a dozen kinds of exceptions, and weights that are
-missing with a warning and random numbers; here both are a `BackEndError`.
+missing with a warning and random numbers; here both are a `BackEndError`. A folder may also hold a
+PEFT adapter, which names the model that it changes; that model is loaded and the adapter merged in.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -20,25 +23,32 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from eva.config import HfPolicy
 from eva.errors import BackEndError
 
 LOADING_FAILED = (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError)
 """What transformers raises for a folder that is no model, or a hub id that it cannot get."""
+MODEL = "config.json and the weights of a causal language model"
+"""What is expected of a model."""
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions")
 """The names under which configs keep the number of positions a model can see."""
 
 
 def load_model(uri: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
-    """The model in evaluation mode, on the CPU.
+    """The model in evaluation mode, on the CPU; an adapter is merged into its base.
 
     Which attention kernel is used is left to transformers; it knows that Gemma 2 needs "eager".
 
     Raises:
         BackEndError: There is no causal language model at `uri`, or it lacks some weights.
     """
-    with _explained(uri, "config.json and the weights of a causal language model"), no_bars():
+    adapter = load_adapter(uri, revision)
+    if adapter is not None:
+        return _merged(load_model(*base_of(adapter), dtype), uri, revision)
+    with _explained(uri, MODEL), no_bars():
         # The types of transformers 5.23 leave out the pair that output_loading_info returns.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             uri, revision=revision, dtype=dtype, output_loading_info=True
@@ -52,6 +62,57 @@ def load_model(uri: str, revision: str | None, dtype: torch.dtype) -> PreTrained
         )
     model.eval()  # type: ignore[no-untyped-call]  # theirs
     return model
+
+
+def _merged(model: PreTrainedModel, uri: str, revision: str | None) -> PreTrainedModel:
+    """The model with the adapter at `uri` added to its weights, so that it samples at full speed.
+
+    The sum is rounded to the type of the model's weights.
+    """
+    incomplete = "Found missing adapter keys"
+    with _explained(uri, "the weights of an adapter"), warnings.catch_warnings():
+        # PEFT trains what an adapter lacks from scratch, and only warns.
+        warnings.filterwarnings("error", message=incomplete)
+        # PEFT 0.21 asks transformers 5.23 by a name that it renames; drop this once PEFT does not.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        try:
+            # Its declared result is that of any tuner.
+            found: Any = PeftModel.from_pretrained(
+                model, uri, revision=revision, torch_device="cpu"
+            )
+        except UserWarning as warning:
+            raise BackEndError(
+                f"expected all weights of an adapter of {type(model).__name__}; {uri} lacks some; "
+                "save the whole adapter there"
+            ) from warning
+        merged: PreTrainedModel = found.merge_and_unload()
+    merged.requires_grad_(requires_grad=True)  # PEFT froze it
+    merged.eval()  # type: ignore[no-untyped-call]  # theirs
+    return merged
+
+
+def load_adapter(uri: str, revision: str | None = None) -> PeftConfig | None:
+    """The config of the PEFT adapter at `uri`; None if there is none, for what is there is a model.
+
+    Raises:
+        BackEndError: It cannot be read, or it does not say which model it changes.
+    """
+    with _explained(uri, MODEL):
+        if find_adapter_config_file(uri, revision=revision) is None:
+            return None
+    with _explained(uri, "adapter_config.json of PEFT"):
+        config: PeftConfig = PeftConfig.from_pretrained(uri, revision=revision)
+    if not config.base_model_name_or_path:
+        raise BackEndError(
+            f"expected an adapter that names its base; adapter_config.json of {uri} has no "
+            "base_model_name_or_path; write the folder or hub id of the base there"
+        )
+    return config
+
+
+def base_of(adapter: PeftConfig) -> tuple[str, str | None]:
+    """The folder or hub id of the model that an adapter changes, and its revision."""
+    return str(adapter.base_model_name_or_path), adapter.revision
 
 
 def load_policy(uri: str, config: HfPolicy) -> PreTrainedModel:
@@ -68,11 +129,14 @@ def load_policy(uri: str, config: HfPolicy) -> PreTrainedModel:
 
 
 def load_tokenizer(uri: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer; it has a chat template.
+    """The tokenizer; it has a chat template. An adapter without one takes that of its base.
 
     Raises:
         BackEndError: There is no tokenizer at `uri`, or it has no chat template.
     """
+    adapter = load_adapter(uri, revision)
+    if adapter is not None and not _has_tokenizer(uri, revision):
+        return load_tokenizer(*base_of(adapter))
     with _explained(uri, "a tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(uri, revision=revision)
     if tokenizer.chat_template is None:
@@ -83,12 +147,27 @@ def load_tokenizer(uri: str, revision: str | None = None) -> PreTrainedTokenizer
     return tokenizer
 
 
+def _has_tokenizer(uri: str, revision: str | None) -> bool:
+    with _explained(uri, "a tokenizer"):
+        # Its declared result leaves out None.
+        found: Any = cached_file(
+            uri,
+            "tokenizer_config.json",
+            revision=revision,
+            _raise_exceptions_for_missing_entries=False,
+        )
+    return found is not None
+
+
 def load_context(uri: str, revision: str | None = None) -> int | None:
     """The number of tokens that the model at `uri` can see; None if it names no bound.
 
     Raises:
         BackEndError: There is no config at `uri`.
     """
+    adapter = load_adapter(uri, revision)
+    if adapter is not None:
+        return load_context(*base_of(adapter))
     with _explained(uri, "config.json"):
         return context(AutoConfig.from_pretrained(uri, revision=revision))
 

@@ -9,11 +9,14 @@ from pydantic import JsonValue
 from rich.console import Console
 from rich.table import Table
 
-from eva import build
+from eva import build, given
 from eva import recipe as recipes
 from eva.cli.play import AsJson, Overrides
-from eva.config import DatasetPrompts, PromptsPart, PythonCall, Recipe, RulesReward
+from eva.config import Creator, DatasetPrompts, PromptsPart, Recipe, RulesReward, StreamCreator
+from eva.formulas.phases import evolved_of, parents_of
+from eva.learners import Online, ToyOnline
 from eva.named import named
+from eva.parts import PythonCall
 
 
 def check(
@@ -49,55 +52,82 @@ def counts(recipe: Recipe) -> dict[str, int | None]:
     Raises:
         RecipeError: A file is missing, or there are too few prompts.
     """
-    given = _size(recipe.prompts, recipe.seed)
-    if given is None:
+    size = _size(recipe.prompts, recipe.seed)
+    if size is None:
         return {"rounds": recipe.rounds, "prompts": None}
     new = _size(recipe.new_prompts, recipe.seed) if recipe.new_prompts else 0
-    if recipe.new_prompts and new is not None:
-        build.check_enough(recipe, given, new)
-    awake = max(0, recipe.rounds - recipe.creator.start) if recipe.creator else 0
-    asked = given * (recipe.rounds + _fresh_rounds(recipe, awake))
+    if recipe.new_prompts is None or new is not None:
+        given.check_enough(recipe, size, new or 0)
+    asked = _asked(recipe, size)
     return {
         "rounds": recipe.rounds,
-        "prompts": given,
+        "prompts": size,
         "answered prompts": asked,
         "samples": asked * recipe.n,
         "tokens": asked * recipe.n * recipe.sampling.max_tokens,
-        "evolved prompts": _evolved(recipe, given, awake),
+        "evolved prompts": _evolved(recipe, size),
         "held-out samples": _held_out(recipe),
     }
 
 
-def _evolved(recipe: Recipe, given: int, awake: int) -> int | None:
-    if recipe.creator is None or recipe.creator.evolve is None:
+def _asked(recipe: Recipe, size: int) -> int:
+    """Prompts that are answered: mini-batches online, else the pool and, beside it, the batch."""
+    if isinstance(recipe.learner, Online | ToyOnline):
+        return recipe.rounds * recipe.learner.steps * recipe.learner.batch
+    return size * (recipe.rounds + _fresh_rounds(recipe))
+
+
+def _evolved(recipe: Recipe, size: int) -> int | None:
+    creator = recipe.creator
+    if creator is None or creator.evolve is None:
         return 0
-    if isinstance(recipe.creator.evolve, PythonCall):
+    if isinstance(creator.evolve, PythonCall):
         return None
-    parents = max(1, round(given * recipe.creator.select.keep))
-    return awake * parents * recipe.creator.evolve.children
+    if isinstance(creator, StreamCreator):
+        return _parents_online(recipe, creator) * creator.evolve.children
+    parents = max(1, round(size * creator.select.keep))
+    return _awake(recipe, creator) * parents * creator.evolve.children
+
+
+def _parents_online(recipe: Recipe, creator: StreamCreator) -> int:
+    """Parents that are drawn, one mini-batch ahead, for all mini-batches but the first."""
+    assert isinstance(recipe.learner, Online | ToyOnline)  # the recipe was checked
+    planned, batch = recipe.rounds * recipe.learner.steps, recipe.learner.batch
+    share = build.share(creator)
+    return sum(
+        parents_of(creator.select.keep, evolved_of(share(step, planned), batch))
+        for step in range(1, planned)
+    )
 
 
 def _held_out(recipe: Recipe) -> int | None:
     if recipe.evaluate is None:
         return 0
-    sizes = [_size(part, build.HELD_OUT) for part in recipe.evaluate.sets.values()]
+    sizes = [_size(part, given.HELD_OUT) for part in recipe.evaluate.sets.values()]
     times = len({*range(0, recipe.rounds, recipe.evaluate.every), recipe.rounds})
     known = [size for size in sizes if size is not None]
     is_known = len(known) == len(sizes)
     return sum(known) * times * (recipe.evaluate.samples + 1) if is_known else None
 
 
-def _fresh_rounds(recipe: Recipe, awake: int) -> int:
+def _fresh_rounds(recipe: Recipe) -> int:
     """Rounds in which the pool is answered beside the batch; without an evolver it is the batch."""
-    if recipe.creator is None or recipe.creator.evolve is None:
+    creator = recipe.creator
+    if not isinstance(creator, Creator) or creator.evolve is None:
         return 0
-    reused = recipe.creator.estimate == "last"
-    return (1 if recipe.creator.start == 0 and awake else 0) if reused else awake
+    awake = _awake(recipe, creator)
+    reused = creator.estimate == "last"
+    return (1 if creator.start == 0 and awake else 0) if reused else awake
+
+
+def _awake(recipe: Recipe, creator: Creator) -> int:
+    """Rounds in which the creator is awake."""
+    return max(0, recipe.rounds - creator.start)
 
 
 def _size(part: PromptsPart, seed: int) -> int | None:
     """How many prompts a part holds; None for a data set, which only the run loads."""
-    return None if isinstance(part, DatasetPrompts) else len(build.prompts(part, seed)[0])
+    return None if isinstance(part, DatasetPrompts) else len(given.prompts(part, seed)[0])
 
 
 def _resolve_code(recipe: Recipe, here: Path) -> None:

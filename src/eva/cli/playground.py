@@ -8,10 +8,10 @@ import typer
 
 from eva import recipe as recipes
 from eva import study
-from eva.build import extra
 from eva.cli.bars import Bars
 from eva.cli.out import plain
 from eva.cli.report import write_report
+from eva.extras import extra
 
 app = typer.Typer(
     help="The laptop world: a tiny transformer and a language of constraints.",

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from eva.build import extra
 from eva.cli.out import plain
+from eva.extras import extra
 from eva.store import write_whole
 
 

@@ -116,6 +116,7 @@ def _followed(id: str, history: History) -> JsonValue:
     answers: list[JsonValue] = [
         {
             "round": group.round,
+            "policy": group.policy,
             "rewards": list(group.rewards),
             "responses": [reply.model_dump() for reply in replies(group)],
         }
@@ -166,7 +167,8 @@ def _print_prompt(id: str, history: History, out: Console) -> None:
         branch.add(_described(child, history))
     out.print(tree)
     for group in history.answers.get(id, []):
-        table = Table("reward", "finish", "response", title=f"answered in round {group.round}")
+        out.print(f"answered in round {group.round} by {group.policy}", markup=False)
+        table = Table("reward", "finish", "response")
         pairs = zip(group.rewards, replies(group), strict=True)
         for reward, reply in sorted(pairs, key=lambda p: -(p[0] if p[0] is not None else -1e9)):
             table.add_row(_number(reward), reply.finish, _plain(reply.text))

@@ -4,6 +4,7 @@ A missing reward (NaN) is never best, worst or beaten. A group with fewer than t
 rewards all tie, makes no pair.
 """
 
+from collections.abc import Callable
 from functools import reduce
 
 import numpy as np
@@ -118,18 +119,73 @@ def win_probabilities(rewards_P_G: Floats_P_G) -> Floats_P_G:
         >>> win_probabilities(np.array([[1.0, 3.0, 1.0]]))  # (0 + 1/2)/2, (1 + 1)/2, (1/2 + 0)/2
         array([[0.25, 1.  , 0.25]])
     """
+    return _mean_over_others(lambda r_G_P, r_P: (r_G_P > r_P) + 0.5 * (r_G_P == r_P), rewards_P_G)
+
+
+def bradley_terry_probabilities(rewards_P_G: Floats_P_G, *, scale: float = 1.0) -> Floats_P_G:
+    r"""The probability that a response beats another one of its prompt, if rewards are logits.
+
+    ::
+
+        w_j = 1/(n-1) sum_{k != j} sigmoid((r_j - r_k) / scale)
+
+    Source: Ralph Allan Bradley and Milton E. Terry, "Rank Analysis of Incomplete Block Designs: I.
+    The Method of Paired Comparisons", https://doi.org/10.2307/2334029, is the model that rewards
+    are usually trained by; Yue Wu et al., "Self-Play Preference Optimization for Language Model
+    Alignment", https://arxiv.org/abs/2405.00675, average such probabilities over the responses of a
+    prompt. Leaving the response itself out, and the scale, are our choice.
+
+    Args:
+        rewards_P_G: Shape [P, G], G >= 2, in reward units, finite; NaN where missing.
+        scale: What a difference of rewards is divided by, in reward units, finite, above 0. Towards
+            0 the probabilities become those of `win_probabilities`.
+
+    Returns:
+        Shape [P, G], in [0, 1], of mean 1/2 over the n rewards of a prompt. NaN where the reward is
+        missing, and in a whole group with fewer than two rewards. Permuting the responses changes
+        no bit.
+
+    Raises:
+        ValueError: Wrong shape, an infinite reward, or a scale out of range.
+
+    Examples:
+        >>> odds_of_three = np.log([[3.0, 1.0]])  # sigmoid(log 3) = 3 / (3 + 1)
+        >>> bradley_terry_probabilities(odds_of_three)
+        array([[0.75, 0.25]])
+    """
+    if not 0.0 < scale < np.inf:
+        raise ValueError(f"scale is {scale}; expected a finite number above 0, in reward units")
+
+    def sigmoid(r_G_P: Floats, r_P: Floats) -> Floats:
+        """As a tangent, which overflows nowhere; a quotient that does so is as good as infinite."""
+        with np.errstate(over="ignore"):
+            x_G_P: Floats = (0.5 * r_G_P - 0.5 * r_P) / scale
+        sigmoid_G_P: Floats = 0.5 + 0.5 * np.tanh(x_G_P)
+        return np.where(np.isnan(r_P), 0.0, sigmoid_G_P)
+
+    return _mean_over_others(sigmoid, rewards_P_G)
+
+
+def _mean_over_others(duel: Callable[[Floats, Floats], Floats], rewards_P_G: Floats_P_G) -> Floats:
+    """The mean points of a response in its duels with the others of its prompt.
+
+    Args:
+        duel: The points, in [0, 1], of rewards [G, P] against one rival of each prompt, [P]: 1/2
+            against an equal, 0 against a missing one.
+        rewards_P_G: Shape [P, G], G >= 2, in reward units, finite; NaN where missing.
+    """
     rewards_P_G = checked(rewards_P_G)
     w_P_G = np.empty_like(rewards_P_G)
     for start in range(0, len(w_P_G), BLOCK):
         block = slice(start, start + BLOCK)
-        w_P_G[block] = _win_probabilities(np.ascontiguousarray(rewards_P_G[block].T)).T
+        w_P_G[block] = _of_block(duel, np.ascontiguousarray(rewards_P_G[block].T)).T
     return w_P_G
 
 
-def _win_probabilities(r_G_P: Floats) -> Floats:
-    """Shape [G, P], so that comparisons run along the prompts."""
+def _of_block(duel: Callable[[Floats, Floats], Floats], r_G_P: Floats) -> Floats:
+    """Shape [G, P], so that duels run along the prompts; rivals in rising order, as in `groups`."""
     there_G_P = ~np.isnan(r_G_P)
     others_P = np.count_nonzero(there_G_P, axis=0) - 1
-    beaten_G_P = reduce(np.add, [(r_G_P > r_P) + 0.5 * (r_G_P == r_P) for r_P in r_G_P]) - 0.5
-    w_G_P: Floats = np.where(there_G_P, beaten_G_P, np.nan)  # the 0.5: it ties itself
+    points_G_P = reduce(np.add, [duel(r_G_P, r_P) for r_P in np.sort(r_G_P, axis=0)]) - 0.5
+    w_G_P: Floats = np.where(there_G_P, points_G_P, np.nan)  # the 0.5: it ties itself
     return w_G_P / np.where(others_P > 0, others_P, np.nan)

@@ -1,10 +1,11 @@
-"""From pairs to padded token arrays: tokens, then micro-batches, then rows side by side.
+"""From lessons to token arrays: token groups, then micro-batches, then rows side by side.
 
 What was sampled is what is learnt: response tokens are taken as the policy drew them, and an answer
 that was cut at the token limit gets no end token. NumPy only; no torch is imported.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from eva.errors import BackEndError
 from eva.learn.schedule import Index
-from eva.records import Pair, Prompt, Response
+from eva.records import Prompt, Response
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,58 +25,51 @@ Ints: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class TokenPair:
-    """A pair as token ids."""
+class TokenGroup:
+    """A prompt and k responses as token ids: a pair has two, chosen and rejected."""
 
     prompt: Sequence[int]
     """The prompt by the chat template, up to where the answer begins; never empty."""
-    chosen: Sequence[int]
-    """y+, the end token included if it was sampled."""
-    rejected: Sequence[int]
-    """y-."""
+    responses: tuple[Sequence[int], ...]
+    """y_1 ... y_k, the end token included where it was sampled."""
+    signals: tuple[float, ...]
+    """What the loss is told about each response: an advantage, a win probability or a reward."""
 
     @cached_property
     def tokens(self) -> int:
-        """Response tokens of both responses."""
-        return len(self.chosen) + len(self.rejected)
+        """Tokens of all responses."""
+        return sum(map(len, self.responses))
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest response, at least 1."""
+        return max(1, *map(len, self.responses))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """M pairs as B = 2 M rows: the chosen responses, then the rejected ones.
+    """B responses to M prompts, side by side, with N response tokens in all.
 
-    With prompts padded on the left to P tokens and responses on the right to R, all answers begin
-    in the same column, so the last R positions of the inputs predict exactly the R response tokens.
-    The last response token predicts nothing and is no input: T = P + R - 1.
+    The last token of a response predicts nothing and is no input. Where prompts are shared, the
+    rows begin with the last token of their prompt, whose other tokens are encoded once for all rows
+    (`prompts_M_P`); else each row holds its whole prompt. Rows are padded on the right, so that
+    causal attention needs no mask; shared prompts are padded on the left.
     """
 
     inputs_B_T: Ints
     """Token ids, 0 where padded."""
-    mask_B_T: Ints
-    """1 for a token, 0 for padding."""
-    positions_B_T: Ints
-    """Positions counted from the first token of the prompt."""
-    responses_B_R: Ints
-    """The response tokens that are predicted, 0 where padded."""
-    response_mask_B_R: Ints
-    """1 for a token of the response, 0 for padding."""
-
-
-def token_pairs(pairs: Sequence[Pair], tokenizer: "PreTrainedTokenizerBase") -> list[TokenPair]:
-    """The pairs as token ids.
-
-    Raises:
-        BackEndError: The tokenizer has no chat template, or it makes nothing of a prompt.
-    """
-    prompts = prompt_tokens([pair.prompt for pair in pairs], tokenizer)
-    return [
-        TokenPair(
-            prompt=tokens,
-            chosen=response_tokens(pair.chosen, tokenizer),
-            rejected=response_tokens(pair.rejected, tokenizer),
-        )
-        for tokens, pair in zip(prompts, pairs, strict=True)
-    ]
+    predicts_B_T: NDArray[np.bool_]
+    """Whether the next token is one of the response; N are."""
+    tokens_N: Ints
+    """The response tokens, row by row."""
+    mask_B_R: NDArray[np.bool_]
+    """Where the N tokens stand in an array of B rows padded on the right."""
+    group_B: Ints
+    """The prompt of each row, in [0, M)."""
+    prompts_M_P: Ints | None = None
+    """All but the last token of each prompt, 0 where padded; None where they are not shared."""
+    prompt_mask_M_P: Ints | None = None
+    """1 for a token of the prompt, 0 for padding."""
 
 
 def prompt_tokens(
@@ -119,50 +113,109 @@ def response_tokens(response: Response, tokenizer: "PreTrainedTokenizerBase") ->
     return [*tokens, end] if response.finish == "stop" and isinstance(end, int) else tokens
 
 
-def micro_batches(pairs: Sequence[TokenPair], step: Index, micro_tokens: int) -> list[Index]:
-    """The pairs of a step, sorted by length and cut into passes of bounded size.
+@dataclass(frozen=True)
+class Pass:
+    """One micro-batch: what goes forward and backward at once."""
 
-    A pass of M pairs has 2 M rows of P + R tokens; as many pairs go into one as keep
-    ``2 M (P + R) <= micro_tokens``, at least one. Sorting keeps the padding small. Neither changes
-    the update: the loss is the mean over the step however it is cut.
+    index: Index
+    """Positions of its groups."""
+    shared: bool
+    """Whether each prompt is encoded once for all its responses."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What decides how a step is cut into passes."""
+
+    micro_tokens: int
+    """Bound on padded tokens in one pass."""
+    call_tokens: int
+    """What a call of the model costs besides its tokens, in tokens."""
+    share: bool | None
+    """Whether prompts are shared; None: in each pass where it costs less."""
+    window: float = math.inf
+    """Positions from which on a prompt cannot be shared, for the model's window slides."""
+
+
+def micro_batches(groups: Sequence[TokenGroup], step: Index, costs: Costs) -> list[Pass]:
+    """The groups of a step, sorted by length and cut into passes of little padding.
+
+    A pass of B rows from M prompts costs ``B (P + R) + c`` padded tokens, with the longest of each
+    and c for the call; with shared prompts ``M P + B R + 2 c``. The cuts are those of least total
+    cost, by dynamic programming over the sorted groups, with at most `micro_tokens` in a pass (one
+    group at least). They do not change the update: the loss is the mean over the step however it is
+    cut.
 
     Args:
-        pairs: All pairs.
-        step: Positions of the pairs of the step.
-        micro_tokens: Bound on padded tokens in one pass.
+        groups: All groups.
+        step: Positions of the groups of the step.
+        costs: What a pass costs.
     """
-    passes: list[list[int]] = []
-    prompt = response = 0
-    for i, p, r in sorted(
-        _widths(pairs, step), key=lambda width: (-width[1] - width[2], -width[1])
-    ):
-        prompt, response = max(prompt, p), max(response, r)
-        if not passes or 2 * (len(passes[-1]) + 1) * (prompt + response) > micro_tokens:
-            passes.append([])
-            prompt, response = p, r
-        passes[-1].append(i)
-    return [np.asarray(micro, dtype=np.intp) for micro in passes]
+    order = sorted(
+        (int(i) for i in step),
+        key=lambda i: (-len(groups[i].prompt) - groups[i].longest, -groups[i].longest),
+    )
+    best = [0.0]  # least cost of the first j groups
+    last: list[tuple[int, bool]] = []  # where their last pass begins, and whether it shares
+    for end in range(1, len(order) + 1):
+        options = _last_passes(groups, order, end, costs)
+        cost, start, shared = min(
+            (best[start] + cost, -start, shared) for start, cost, shared in options
+        )
+        best.append(cost)
+        last.append((-start, shared))
+    passes: list[Pass] = []
+    end = len(order)
+    while end:
+        start, shared = last[end - 1]
+        passes.append(Pass(np.asarray(order[start:end], dtype=np.intp), shared))
+        end = start
+    return passes[::-1]
 
 
-def _widths(pairs: Sequence[TokenPair], step: Index) -> list[tuple[int, int, int]]:
-    """Position, prompt tokens and tokens of the longer response of each pair of a step."""
-    members = ((int(i), pairs[i]) for i in step)
-    return [(i, len(t.prompt), max(len(t.chosen), len(t.rejected))) for i, t in members]
+def _last_passes(
+    groups: Sequence[TokenGroup], order: Sequence[int], end: int, costs: Costs
+) -> Iterator[tuple[int, float, bool]]:
+    """The passes that can end before `end`: where they begin, their cost, whether they share."""
+    prompt = response = rows = 0
+    for start in range(end - 1, -1, -1):
+        group = groups[order[start]]
+        prompt, response = max(prompt, len(group.prompt)), max(response, group.longest)
+        rows += len(group.responses)
+        whole = rows * (prompt + response)
+        if whole > costs.micro_tokens and start < end - 1:
+            return
+        can_share = costs.share is not False and 1 < prompt < costs.window - response
+        if costs.share is not True or not can_share:
+            yield start, whole + costs.call_tokens, False
+        if can_share:
+            once = (end - start) * prompt + rows * response
+            yield start, once + 2 * costs.call_tokens, True
 
 
-def padded_batch(pairs: Sequence[TokenPair]) -> Batch:
-    """M pairs as padded arrays; see `Batch` for the layout."""
-    prompts = [pair.prompt for pair in pairs] * 2
-    responses = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-    prompts_B_P, prompt_mask_B_P = _padded(prompts, left=True)
-    responses_B_R, response_mask_B_R = _padded(responses, left=False)
-    mask_B_T = np.concatenate([prompt_mask_B_P, response_mask_B_R[:, :-1]], axis=1)
+def padded_batch(groups: Sequence[TokenGroup], *, shared: bool) -> Batch:
+    """The responses to M prompts as padded arrays; see `Batch` for the layout."""
+    answers = [response for group in groups for response in group.responses]
+    prompts = [group.prompt for group in groups for _ in group.responses]
+    ahead = [1 if shared else len(prompt) for prompt in prompts]
+    rows = [
+        [*prompt[-1:], *answer[:-1]] if shared else [*prompt, *answer[:-1]]
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    inputs_B_T, _ = _padded(rows, left=False)
+    column_T = np.arange(inputs_B_T.shape[1])
+    first_B = np.array(ahead)[:, None] - 1
+    length_B = np.array([len(answer) for answer in answers])
+    predicts_B_T = (column_T >= first_B) & (column_T < first_B + length_B[:, None])
+    shared_prompts = _padded([group.prompt[:-1] for group in groups], left=True)
     return Batch(
-        inputs_B_T=np.concatenate([prompts_B_P, responses_B_R[:, :-1]], axis=1),
-        mask_B_T=mask_B_T,
-        positions_B_T=np.maximum(mask_B_T.cumsum(axis=1) - 1, 0),
-        responses_B_R=responses_B_R,
-        response_mask_B_R=response_mask_B_R,
+        inputs_B_T=inputs_B_T,
+        predicts_B_T=predicts_B_T,
+        tokens_N=np.array([token for answer in answers for token in answer], dtype=np.int64),
+        mask_B_R=np.arange(max(1, *length_B)) < length_B[:, None],
+        group_B=np.repeat(np.arange(len(groups)), [len(group.responses) for group in groups]),
+        prompts_M_P=shared_prompts[0] if shared else None,
+        prompt_mask_M_P=shared_prompts[1] if shared else None,
     )
 
 

@@ -1,18 +1,16 @@
-"""Losses of the solver's update: pure functions of log-probabilities, one per equation.
+"""Losses of the solver's update on pairs: pure functions of log-probabilities, one per equation.
 
-Symbols: x a prompt, y+ the chosen and y- the rejected response, pi the policy that learns, ref the
-reference policy. Sizes: B pairs or rows, R response tokens (padded), V the vocabulary.
+Symbols: x a prompt, y+ the chosen and y- the rejected response, |y| its length in tokens, pi the
+policy that learns, ref the reference policy, log-ratio the logarithm of pi(y|x) / ref(y|x). Sizes:
+B pairs. Lengths are taken as 1 where a response is empty, whose log-probability is 0.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-
-CHUNK = 2**24
-"""Logits that are held in float32 at once by `token_logprobs`: 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +25,9 @@ class PairLogps:
     rejected: Tensor
     """log pi(y-|x)."""
     ref_chosen: Tensor
-    """log ref(y+|x); carries no gradient."""
+    """log ref(y+|x); carries no gradient. Zeros where the loss needs no reference."""
     ref_rejected: Tensor
-    """log ref(y-|x); carries no gradient."""
+    """log ref(y-|x); carries no gradient. Zeros where the loss needs no reference."""
     chosen_tokens: Tensor
     """|y+|, in tokens; for losses that divide by the length."""
     rejected_tokens: Tensor
@@ -70,49 +68,118 @@ def dpo(logps: PairLogps, *, beta: float, label_smoothing: float = 0.0) -> Tenso
     return loss_B
 
 
-def token_logprobs(logits_B_R_V: Tensor, tokens_B_R: Tensor, mask_B_R: Tensor) -> Tensor:
-    """The log-probability of each row's response, in float32 or wider; shape [B].
+def ipo(logps: PairLogps, *, beta: float, length_normalised: bool = True) -> Tensor:
+    """The IPO loss of each pair, of shape [B].
 
-    ``log pi(y|x) = sum_t (logits[t, y_t] - logsumexp_v logits[t, v])``. The vocabulary may have
-    256k entries, so no float32 array of shape [B, R, V] is ever made: forward and backward go
-    through `CHUNK` logits at a time, and the gradient has the type of the logits.
+    ``loss = (h - 1 / (2 beta))^2`` with ``h = log-ratio(y+) - log-ratio(y-)``, each log-ratio
+    divided by its own length if they are normalised.
+
+    Source: Azar et al. 2023, A General Theoretical Paradigm to Understand Learning from Human
+    Preferences, arXiv 2310.12036, equation 17, where beta is called tau. There h is made of sums;
+    the field's trainers divide by the length, which the authors have confirmed to them.
 
     Args:
-        logits_B_R_V: The logits that predict each response token; any floating type.
-        tokens_B_R: The response tokens; any valid id where the mask is 0.
-        mask_B_R: 1 for a token of the response, 0 for padding.
+        logps: Log-probabilities of B pairs.
+        beta: Sets the target of h, 1 / (2 beta); above 0.
+        length_normalised: Whether log-ratios are per token.
     """
-    # torch gives Function.apply no types.
-    logprobs_N: Tensor = _Picked.apply(  # type: ignore[no-untyped-call]
-        logits_B_R_V.flatten(0, 1), tokens_B_R.flatten()
+    chosen_B, rejected_B = implicit_rewards(logps, beta=1.0)
+    if length_normalised:
+        chosen_B = _per_token(chosen_B, logps.chosen_tokens)
+        rejected_B = _per_token(rejected_B, logps.rejected_tokens)
+    return (chosen_B - rejected_B - 1.0 / (2.0 * beta)) ** 2
+
+
+def sppo(logps: PairLogps, chosen_win_B: Tensor, rejected_win_B: Tensor, *, beta: float) -> Tensor:
+    """The SPPO loss of each pair, of shape [B].
+
+    ``loss = (log-ratio(y+) - (P+ - 1/2) / beta)^2 + (log-ratio(y-) - (P- - 1/2) / beta)^2``
+
+    Unlike in DPO it is not the difference that counts: each response is pushed to a target of its
+    own, up if it wins more often than not, else down. So both of a pair may rise, or both fall, and
+    one that goes beyond its target is pulled back.
+
+    Source: Wu et al. 2024, Self-Play Preference Optimization for Language Model Alignment, arXiv
+    2405.00675, section 4, algorithm 1, where 1 / beta is called eta. The square of one response is
+    the paper's; that the loss of a pair is the sum of two, without a factor of 1/2, is the field's
+    habit: hard labels, P+ = 1 and P- = 0, give what trainers call "sppo_hard".
+
+    Args:
+        logps: Log-probabilities of B pairs.
+        chosen_win_B: P+, the probability that y+ beats a response of the policy, in [0, 1].
+        rejected_win_B: P-, the same of y-.
+        beta: 1 / eta; sets the target of a log-ratio; above 0.
+    """
+    chosen_B, rejected_B = implicit_rewards(logps, beta=1.0)
+    chosen_error_B = chosen_B - (chosen_win_B - 0.5) / beta
+    rejected_error_B = rejected_B - (rejected_win_B - 0.5) / beta
+    return chosen_error_B**2 + rejected_error_B**2
+
+
+def simpo(logps: PairLogps, *, beta: float, gamma: float) -> Tensor:
+    """The SimPO loss of each pair, of shape [B]; needs no reference.
+
+    ``loss = -log sigmoid(beta (log pi(y+|x) / |y+| - log pi(y-|x) / |y-|) - gamma)``
+
+    Source: Meng et al. 2024, SimPO: Simple Preference Optimization with a Reference-Free Reward,
+    arXiv 2405.14734, equation 6.
+
+    Args:
+        logps: Log-probabilities of B pairs.
+        beta: Scale of the log-probability per token, above 0.
+        gamma: Target margin, in units of beta times a log-probability per token, at least 0.
+    """
+    chosen_B = _per_token(logps.chosen, logps.chosen_tokens)
+    rejected_B = _per_token(logps.rejected, logps.rejected_tokens)
+    return -logsigmoid(beta * (chosen_B - rejected_B) - gamma)
+
+
+def orpo(logps: PairLogps, *, beta: float) -> Tensor:
+    """The ORPO loss of each pair, of shape [B]; needs no reference.
+
+    ``loss = -log p+ - beta log sigmoid(log(odds(p+) / odds(p-)))`` with ``odds(p) = p / (1 - p)``
+    and ``log p = log pi(y|x) / |y|``, so that p is the geometric mean over the tokens.
+
+    Source: Hong et al. 2024, ORPO: Monolithic Preference Optimization without Reference Model,
+    arXiv 2403.07691, equations 3 to 7, where beta is called lambda. Our choice: the first term
+    counts the response alone, not the prompt; and a p closer to 1 than the resolution of its
+    floating type is held there, without a gradient, for its odds would be infinite.
+
+    Args:
+        logps: Log-probabilities of B pairs.
+        beta: Weight of the odds-ratio term, at least 0.
+    """
+    chosen_B = _log_odds(_per_token(logps.chosen, logps.chosen_tokens))
+    rejected_B = _log_odds(_per_token(logps.rejected, logps.rejected_tokens))
+    return nll(logps) - beta * logsigmoid(chosen_B - rejected_B)
+
+
+def nll(logps: PairLogps) -> Tensor:
+    """The negative log-likelihood of each chosen response per token, of shape [B].
+
+    ``loss = -log pi(y+|x) / |y+|``
+
+    A term to be added to another loss: it keeps the chosen response likely.
+
+    Source: Pang et al. 2024, Iterative Reasoning Preference Optimization, arXiv 2404.19733,
+    equation 1, its first term.
+    """
+    return -_per_token(logps.chosen, logps.chosen_tokens)
+
+
+def _per_token(logp_B: Tensor, tokens_B: Tensor) -> Tensor:
+    return logp_B / tokens_B.clamp(min=1)
+
+
+def _log_odds(logp_B: Tensor) -> Tensor:
+    """``log(p / (1 - p)) = log p - log(1 - exp(log p))``, for log p <= 0.
+
+    The last term loses no digits in one of two forms, on either side of p = 1/2: Maechler 2012,
+    Accurately Computing log(1 - exp(-|a|)),
+    https://cran.r-project.org/web/packages/Rmpfr/vignettes/log1mexp-note.pdf.
+    """
+    logp_B = logp_B.clamp(max=-torch.finfo(logp_B.dtype).eps)
+    log_rest_B = torch.where(
+        logp_B > -math.log(2.0), (-logp_B.expm1()).log(), (-logp_B.exp()).log1p()
     )
-    return (logprobs_N.view(tokens_B_R.shape) * mask_B_R).sum(1)
-
-
-class _Picked(torch.autograd.Function):
-    """Log-softmax of N rows at one entry each, keeping the logits and N numbers for backward."""
-
-    @staticmethod
-    def forward(ctx: Any, logits_N_V: Tensor, tokens_N: Tensor) -> Tensor:
-        wide = torch.promote_types(logits_N_V.dtype, torch.float32)
-        parts = torch.split(logits_N_V, _rows(logits_N_V))
-        lse_N = torch.cat([part.to(wide).logsumexp(1) for part in parts])
-        ctx.save_for_backward(logits_N_V, tokens_N, lse_N)
-        return logits_N_V.gather(1, tokens_N[:, None])[:, 0].to(wide) - lse_N
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        """``d log p[y] / d logits[v] = 1[v = y] - p[v]``."""
-        logits_N_V, tokens_N, lse_N = ctx.saved_tensors
-        grad_N_V = torch.empty_like(logits_N_V)
-        rows = _rows(logits_N_V)
-        arrays = (logits_N_V, tokens_N, lse_N, grads[0], grad_N_V)
-        parts = (torch.split(array, rows) for array in arrays)
-        for logits, tokens, lse, grad, out in zip(*parts, strict=True):
-            wide = (logits.to(lse.dtype) - lse[:, None]).exp_().mul_(-grad[:, None])
-            out.copy_(wide.scatter_add_(1, tokens[:, None], grad[:, None]))
-        return grad_N_V, None
-
-
-def _rows(logits_N_V: Tensor) -> int:
-    return max(1, CHUNK // logits_N_V.shape[1])
+    return logp_B - log_rest_B
