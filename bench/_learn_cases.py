@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sampler import SHAPE, save_model
 from transformers import AutoTokenizer, Gemma2Config, LlamaConfig, PreTrainedConfig
 
 from eva import seeds
@@ -18,6 +17,7 @@ from eva.learners import Dpo
 from eva.playground.sets import prompts, theta_0_path
 from eva.playground.verify import make_reward
 from eva.records import Checkpoint, Message, Prompt, Rollout, Sampling
+from sampler import SHAPE, save_model
 
 # transformers types these in part, which is worse for mypy than not at all.
 TOKENIZER: Any = AutoTokenizer

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from _learn_cases import SEED, Case, Offline, Online, asked
 
+from _learn_cases import SEED, Case, Offline, Online, asked
 from eva.config import HfPolicy
 from eva.learn.batches import TokenGroup
 from eva.learn.objectives import objective

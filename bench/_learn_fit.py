@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+
 from _learn_cases import Case, cases, made, pairs
 from _learn_eva import dpo, eva_dpo
-
 from eva.learn import logprobs, solver
 from eva.learn.logprobs import Head, token_logprobs
 

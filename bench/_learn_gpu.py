@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from _learn_cases import SEED, SPECIAL
-from _learn_eva import dpo, pair_tokens, plan
-from sampler import SHAPE, save_model
 from transformers import LlamaConfig
 
+from _learn_cases import SEED, SPECIAL
+from _learn_eva import dpo, pair_tokens, plan
 from eva import seeds
 from eva.learn.batches import TokenGroup
 from eva.learn.objectives import objective
 from eva.learn.solver import made_solver, scored, stepped
 from eva.learn.weights import opened
+from sampler import SHAPE, save_model
 
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
 """Dense bfloat16 operations per second, by a part of the device's name."""

@@ -5,7 +5,6 @@ tokenise text again and end answers that were cut; the ids come in the order of 
 """
 
 import gc
-import os
 import tempfile
 import time
 import warnings
@@ -15,14 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1", "TQDM_DISABLE": "1"}
-
 import torch
-from _learn_cases import SEED, TOKENIZER, Case, Offline, Online, asked
-from _learn_eva import BETA, GENERATIONS, LR, Timed, pair_tokens, plan, reward
 from datasets import Dataset, disable_progress_bars
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
 
+from _learn_cases import SEED, TOKENIZER, Case, Offline, Online, asked
+from _learn_eva import BETA, GENERATIONS, LR, Timed, pair_tokens, plan, reward
 from eva.learn.batches import TokenGroup
 
 with warnings.catch_warnings(action="ignore"):
@@ -52,7 +49,9 @@ class Setting:
 
     def __str__(self) -> str:
         words = [f"{self.split} at once"]
-        words += ["precomputed"] * self.precompute + ["checkpointing"] * self.checkpointing
+        words += ["precomputed"] * (self.precompute and not self.cache) + [
+            "checkpointing"
+        ] * self.checkpointing
         words += [self.cache] if self.cache else []
         return ", ".join(words)
 

@@ -22,14 +22,20 @@ has loaded every module: the high-water mark of resident memory (VmHWM, set back
 
 import os
 
-os.environ["OMP_NUM_THREADS"] = "1"  # read once, when torch is imported
+# Read once, when torch, transformers and trl are imported.
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "TQDM_DISABLE": "1",
+}
 
 import argparse
 import ctypes
 import datetime
 import gc
-import platform
 import pickle
+import platform
 import subprocess
 import sys
 import tempfile
@@ -42,6 +48,7 @@ import accelerate
 import numpy as np
 import torch
 import transformers
+
 from _learn_cases import Case, Offline, Online, cases, made, pairs
 from _learn_eva import Timed, dpo, eva_dpo, eva_rloo
 from _learn_fit import fits
@@ -106,7 +113,7 @@ def setting(work: Work, arm: str) -> Setting:
     if isinstance(load, Online):
         rows = load.prompts * 8
         if arm == "usual":
-            return Setting(8, checkpointing=True)
+            return Setting(8, precompute=False, checkpointing=True)
         return Setting(min(rows, load.best), cache="static")
     if arm == "usual":
         return Setting(min(8, load.batch), precompute=False, checkpointing=True, is_sorted=False)

@@ -1,6 +1,6 @@
 """Does evolving prompts help every solver? Each arm tuned as hard, and told on fresh seeds.
 
-    python bench/solvers.py --tune    # 6 settings x 3 arms x seeds 1 to 3 for each solver
+    python bench/solvers.py --tune    # 4 or 6 settings x 3 arms x seeds 1 to 3 for each solver
     python bench/solvers.py           # each arm at its best, seeds 4 to 8: writes docs/solvers.md
 
 Finished runs are kept in runs/solvers and not played again.
@@ -34,11 +34,11 @@ Setting: TypeAlias = dict[str, float | str]
 
 LR = {
     "dpo": (2e-4, 5e-4, 1e-3),
-    "sppo": (1e-4, 2e-4, 5e-4),
-    "simpo": (1e-4, 2e-4, 5e-4),
-    "orpo": (2e-4, 5e-4, 1e-3),
-    "rloo": (1e-4, 3e-4, 6e-4),
-    "online-dpo": (2e-4, 5e-4, 1e-3),
+    "sppo": (2e-4, 5e-4),
+    "simpo": (2e-4, 5e-4),
+    "orpo": (5e-4, 1e-3),
+    "rloo": (1e-4, 3e-4, 6e-4, 1.2e-3),
+    "online-dpo": (5e-4, 1e-3),
 }
 """Learning rates tried; the middle one is near what a first look suggested."""
 OTHER: dict[str, tuple[Setting, Setting]] = {
@@ -53,7 +53,7 @@ OTHER: dict[str, tuple[Setting, Setting]] = {
 
 
 def grid(solver: str) -> list[Setting]:
-    """Six settings: three learning rates and two values of what else matters."""
+    """Two or three learning rates, each with two values of what else matters."""
     return [{"lr": lr, **other} for lr, other in product(LR[solver], OTHER[solver])]
 
 
@@ -149,7 +149,7 @@ INTRODUCTION = """\
 Playground, graded reward, one theta_0, eight rounds of 256 prompts x 8 samples; offline solvers
 take 24 steps of 32 pairs a round, online ones 16 of 16 prompts. *static* goes on with X_0, *new*
 takes 256 new prompts of the same distribution each round, *eva* evolves. Settings of each arm: the
-best of six on seeds 1 to 3 (bench/solvers.json). Mean reward of samples at temperature 1 on the
+best of the grid on seeds 1 to 3 (bench/solvers.json). Mean reward of samples at temperature 1 on the
 held-out sets, seeds 4 to 8, with the standard error; differences are paired by seed. Command:
 `python bench/solvers.py`.
 """

@@ -6,7 +6,18 @@ here read `eva.loop`, which is Algorithm 1.
 
 from eva import adapt
 from eva.errors import BackEndError, EvaError, PlugInError, RecipeError, RunDirError
-from eva.protocols import Evolver, Gate, Info, Learner, OpenPolicy, Policy, Reward, Select
+from eva.protocols import (
+    Evolver,
+    Gate,
+    Info,
+    Learner,
+    OnlineLearner,
+    OpenPolicy,
+    Policy,
+    Reward,
+    Select,
+    Trainee,
+)
 from eva.records import (
     Checkpoint,
     Child,
@@ -33,6 +44,7 @@ __all__ = [
     "Info",
     "Learner",
     "Message",
+    "OnlineLearner",
     "OpenPolicy",
     "Pair",
     "PlugInError",
@@ -48,5 +60,6 @@ __all__ = [
     "Sampling",
     "ScoredPrompt",
     "Select",
+    "Trainee",
     "adapt",
 ]

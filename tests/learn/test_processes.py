@@ -2,15 +2,20 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlugin
+from accelerate.state import AcceleratorState, PartialState
 
+from eva.errors import BackEndError
 from eva.learners import Dpo, Ipo, Orpo, OwnOffline, Simpo, Sppo
 from eva.records import Checkpoint, Rollout
 from tests.learn.runs import (
@@ -227,3 +232,42 @@ def test_a_killed_update_goes_on_to_the_same_bytes(
     assert not (out / "checkpoint").exists()
     in_own_process([(start, config, out)], lessons, processes, *how)
     assert file_bytes(out) == file_bytes(tmp_path / "whole")
+
+
+# ---------------------------------------------------------------- what launchers ask for
+
+
+def test_the_page_has_a_config_that_makes_accelerate_shard() -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    page = Path(__file__).parents[2] / "docs" / "multi-gpu.md"
+    (text,) = re.findall(r"^```yml\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(text)
+        file.flush()
+        assert load_config_from_file(file.name).fsdp_config["fsdp_version"] == 2
+        asked = ["--config_file", file.name, "-m", "eva.learn", "job.json"]
+        arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(asked))
+        environment = prepare_multi_gpu_env(arguments)
+    expected = {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+        "FSDP_RESHARD_AFTER_FORWARD": "true",
+    }
+    assert {name: environment[name] for name in expected} == expected
+
+
+def test_the_first_version_of_fsdp_is_refused(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Accelerator(cpu=True)
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=1)
+    for state in (AcceleratorState, PartialState):
+        monkeypatch.setitem(state._shared_state, "distributed_type", DistributedType.FSDP)
+    monkeypatch.setitem(AcceleratorState._shared_state, "fsdp_plugin", plugin)
+    with pytest.raises(BackEndError, match="expected fsdp_version: 2"):
+        learn(make_start(), make_config())

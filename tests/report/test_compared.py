@@ -19,6 +19,22 @@ def test_a_creator_that_does_not_evolve_says_so() -> None:
     )
 
 
+def test_a_stream_is_told_apart_from_a_pool() -> None:
+    creator = {
+        "kind": "stream",
+        "info": "a_avg",
+        "select": {"kind": "rank"},
+        "evolve": {"kind": "toy"},
+        "evolved": 0.5,
+        "bootstrap": 0.8,
+    }
+    assert compared.arm({"creator": creator}) == (
+        "draws parents from its buffer by a_avg (rank) after every mini-batch and rewrites them "
+        "with the toy evolver; up to 50 % of a mini-batch are evolved prompts, and 80 % after the "
+        "mix-up."
+    )
+
+
 def test_keys_that_differ_are_found_and_the_others_are_shared(three_runs: list[Path]) -> None:
     found = compared.settings(read_runs(three_runs))
     differ = {setting.key for setting in found if setting.differs}

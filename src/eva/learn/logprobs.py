@@ -15,7 +15,7 @@ from torch import Tensor
 
 CHUNK = {"cpu": 2**22, "cuda": 2**28}
 """Logits in float32 that are made at once, by device: 16 MiB stay in a processor's cache, and a GPU
-needs large matrices to be busy."""
+needs large matrices to be busy. Fitted on the CPU (docs/bench-learn.md)."""
 KEPT = {"cpu": 2**24, "cuda": 2**28}
 """Logits that are kept for the backward pass at most; beyond that they are made again, for a third
 more arithmetic in the output head."""
@@ -81,21 +81,17 @@ class _Picked(torch.autograd.Function):
         ctx.head = head
         ctx.size = max(1, CHUNK.get(device, CHUNK["cuda"]) // max(1, len(tokens_N)))
         keeps = len(tokens_N) * len(weight_V_H) <= KEPT.get(device, KEPT["cuda"])
-        sums, kept = [], []
-        picked_N: Tensor | None = None
+        picked, lse, kept = [], [], []
         for first, part in _parts(head, ctx.size):
             logits_N_C = part.logits(hidden_N_H)
-            sums.append(logits_N_C.logsumexp(1))
-            if picked_N is None:
-                picked_N = torch.zeros_like(sums[0])
-            rows, columns = _found(tokens_N, first, logits_N_C.shape[1])
-            picked_N[rows] = logits_N_C[rows, columns]
+            lse.append(logits_N_C.logsumexp(1))
+            column_N, is_here_N = _place(tokens_N, first, logits_N_C.shape[1])
+            picked.append(logits_N_C.gather(1, column_N[:, None])[:, 0].where(is_here_N, 0.0))
             if keeps:
                 kept.append(logits_N_C)
-        assert picked_N is not None
-        lse_N = torch.stack(sums).logsumexp(0)
+        lse_N = torch.stack(lse).logsumexp(0)
         ctx.save_for_backward(hidden_N_H, weight_V_H, bias_V, tokens_N, lse_N, *kept)
-        return picked_N - lse_N
+        return torch.stack(picked).sum(0) - lse_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -111,8 +107,8 @@ class _Picked(torch.autograd.Function):
             logits_N_C = kept[number] if kept else part.logits(hidden_N_H)
             slope = None if head.cap is None else 1.0 - (logits_N_C / head.cap) ** 2
             d_N_C = (logits_N_C - lse_N[:, None]).exp_().mul_(-grads[0][:, None])
-            rows, columns = _found(tokens_N, first, d_N_C.shape[1])
-            d_N_C[rows, columns] += grads[0][rows]
+            column_N, is_here_N = _place(tokens_N, first, d_N_C.shape[1])
+            d_N_C.scatter_add_(1, column_N[:, None], grads[0].where(is_here_N, 0.0)[:, None])
             d_N_C = (d_N_C if slope is None else d_N_C.mul_(slope)).to(dtype)
             entries = slice(first, first + d_N_C.shape[1])
             if grad_V is not None:
@@ -120,7 +116,7 @@ class _Picked(torch.autograd.Function):
             if grad_N_H is not None:
                 _add_product(grad_N_H, d_N_C, part.weight_V_H.to(dtype))
             if grad_V_H is not None:
-                grad_V_H[entries] = d_N_C.T @ hidden_N_H.to(dtype)
+                _put_product(grad_V_H[entries], d_N_C.T, hidden_N_H.to(dtype))
         grad_hidden = None if grad_N_H is None else grad_N_H.to(hidden_N_H.dtype)
         return grad_hidden, grad_V_H, grad_V, None, None
 
@@ -133,10 +129,11 @@ def _parts(head: Head, size: int) -> Iterator[tuple[int, Head]]:
         yield first, replace(head, weight_V_H=head.weight_V_H[entries], bias_V=bias_C)
 
 
-def _found(tokens_N: Tensor, first: int, size: int) -> tuple[Tensor, Tensor]:
-    """The rows whose token is in a part of the vocabulary, and its place there."""
-    rows = ((tokens_N >= first) & (tokens_N < first + size)).nonzero()[:, 0]
-    return rows, tokens_N[rows] - first
+def _place(tokens_N: Tensor, first: int, size: int) -> tuple[Tensor, Tensor]:
+    """The column of each token in a part of the vocabulary, and whether it is there at all."""
+    column_N = tokens_N - first
+    inside_N = column_N.clamp(0, size - 1)
+    return inside_N, inside_N == column_N
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -145,3 +142,11 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right)
     else:
         total += (left @ right).to(total.dtype)
+
+
+def _put_product(out: Tensor, left: Tensor, right: Tensor) -> None:
+    """``out = left right``, without a copy where the types agree."""
+    if left.dtype == out.dtype:
+        torch.mm(left, right, out=out)
+    else:
+        out.copy_(left @ right)

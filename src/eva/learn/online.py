@@ -65,7 +65,7 @@ def make_learner(
         start: Checkpoint, *, reference: Checkpoint, out: Path, seed: int, round: int
     ) -> Iterator[_Trainee]:
         with memory_given_back(), threads(policy):
-            weights = opened(start.uri, revision(start, policy), config.lora)
+            weights = opened(start.uri, revision(start, policy), config.lora, seed=seed)
             solver = made_solver(weights, config, aim, policy.device)
             update = seeds.digest([start.id, str(seed), as_update(config)])
             snapshots.begun(solver.accelerator, out, update)

@@ -19,6 +19,8 @@ from eva.learn.solver import Solver
 from eva.store import settle, write_json, write_whole
 
 Log = list[dict[str, float]]
+LAUNCH = "launch"
+"""The folder of whoever started this process; not of the update, and left alone."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ def begun(accelerator: Accelerator, out: Path, update: str) -> None:
         named = out / "update.json"
         if not named.exists() or json.loads(named.read_bytes()) != update:
             for path in out.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if path.name != LAUNCH:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
             write_json(named, update)
     accelerator.wait_for_everyone()
 

@@ -108,17 +108,19 @@ def _accelerator(device: str) -> Accelerator:
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False)
     accelerator = Accelerator(cpu=on_cpu, mixed_precision="no", kwargs_handlers=[ddp])
     if accelerator.distributed_type == DistributedType.FSDP:
-        if not accelerator.is_fsdp2:
+        plugin: Any = accelerator.state.fsdp_plugin
+        if plugin.fsdp_version != 2:
             raise BackEndError(
                 "the launcher's config asks for the first version of FSDP; expected "
                 "fsdp_version: 2 (docs/multi-gpu.md)"
             )
         # It would tear embeddings and output head apart where they are one.
-        accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False
-    elif accelerator.distributed_type == DistributedType.DEEPSPEED:
+        plugin.cpu_ram_efficient_loading = False
+    elif accelerator.distributed_type == DistributedType.DEEPSPEED:  # pragma: no cover - no extra
         raise BackEndError(
-            "the launcher's config asks for DeepSpeed, which makes the optimiser's step inside its "
-            "own backward pass; take FSDP2 instead, which shards as much (docs/multi-gpu.md)"
+            "the launcher's config asks for DeepSpeed, which clips and steps in one: a step that "
+            "is not finite could not be held back; take FSDP2, which shards as much as ZeRO-3 "
+            "(docs/multi-gpu.md)"
         )
     return accelerator
 

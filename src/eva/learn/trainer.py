@@ -77,7 +77,7 @@ def _learnt(
     seed: int,
 ) -> Checkpoint:
     """What the learner of `make_learner` returns."""
-    weights = opened(start.uri, revision(start, policy), config.lora)
+    weights = opened(start.uri, revision(start, policy), config.lora, seed=seed)
     aim = objective(config, max_tokens=1)
     taught = aim.taught(lessons)
     groups = token_groups(taught.lessons, weights.tokenizer)

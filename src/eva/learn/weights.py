@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -207,7 +208,8 @@ def saved(weights: Weights, accelerator: Accelerator, wrapped: nn.Module, folder
         wrapped: The model as it is trained, whose weights are those to write.
         folder: Where to.
     """
-    whole: dict[str, Tensor] = accelerator.get_state_dict(wrapped) or {}
+    # Its declared result is that of every way to shard; none but the main process has one.
+    whole: Any = accelerator.get_state_dict(wrapped) or {}
     if accelerator.is_main_process:  # pragma: no branch - the others wait
         named = {name.removeprefix("model."): value for name, value in whole.items()}
         adapter = weights.adapter

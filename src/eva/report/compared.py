@@ -59,8 +59,14 @@ def arm(recipe: Mapping[str, JsonValue]) -> str:
         return "trains on the given prompts, again in every round."
     select, evolve = creator.get("select"), creator.get("evolve")
     select = select if isinstance(select, dict) else {}
-    how = f"draws {_percent(select.get('keep'))} of the pool by {_name(creator.get('info'))}"
-    how += f" ({_name(select.get('kind'))})"
+    by = f"by {_name(creator.get('info'))} ({_name(select.get('kind'))})"
+    if creator.get("kind") == "stream":
+        return (
+            f"draws parents from its buffer {by} after every mini-batch and rewrites them with the "
+            f"{_name(evolve)} evolver; up to {_percent(creator.get('evolved'))} of a mini-batch "
+            f"are evolved prompts, and {_percent(creator.get('bootstrap'))} after the mix-up."
+        )
+    how = f"draws {_percent(select.get('keep'))} of the pool {by}"
     if not isinstance(evolve, dict):
         return f"{how} and trains on them as they are."
     fresh = f"{_percent(creator.get('fresh'))} of its lessons are newborn prompts"
