@@ -149,8 +149,8 @@ INTRODUCTION = """\
 Playground, graded reward, one theta_0, eight rounds of 256 prompts x 8 samples; offline solvers
 take 24 steps of 32 pairs a round, online ones 16 of 16 prompts. *static* goes on with X_0, *new*
 takes 256 new prompts of the same distribution each round, *eva* evolves. Settings of each arm: the
-best of the grid on seeds 1 to 3 (bench/solvers.json). Mean reward of samples at temperature 1 on the
-held-out sets, seeds 4 to 8, with the standard error; differences are paired by seed. Command:
+best of its grid on seeds 1 to 3 (bench/solvers.json). Mean reward of samples at temperature 1 on
+the held-out sets, seeds 4 to 8, with the standard error; differences are paired by seed. Command:
 `python bench/solvers.py`.
 """
 

@@ -55,6 +55,9 @@ class Update(Part):
     CUDA, float32 on a CPU."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
+    liger: bool = False
+    """Take Liger's kernels for norms, rotary positions and gated layers (pip install liger-kernel);
+    needs CUDA. Not run by us yet, so it is off."""
     share_prompts: bool | None = None
     """Whether a prompt is encoded once for all its responses; null: where it pays. Moves results by
     rounding alone."""

@@ -89,7 +89,7 @@ def test_two_responses_have_mirrored_win_probabilities() -> None:
 
 
 def test_rewards_that_are_no_probabilities_are_refused() -> None:
-    with pytest.raises(PlugInError, match=r"returned 1\.5, which is no win probability.*labels"):
+    with pytest.raises(PlugInError, match=r"returned 1\.5, which is no win probability.*bradley"):
         signals("sppo", 0.5, 1.5, labels="rewards")
 
 

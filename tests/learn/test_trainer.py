@@ -344,6 +344,14 @@ def test_the_policy_names_device_threads_and_revision(
     assert largest_difference(named, learn(start, make_config(lr=2e-5))[0]) < 1e-6
 
 
+def test_kernels_for_a_gpu_are_refused_without_one(
+    make_start: MakeStart, make_config: MakeConfig, learn: Learn
+) -> None:
+    policy = HfPolicy(model="x", device="cpu")
+    with pytest.raises(BackEndError, match=r"learner\.liger needs a CUDA device.*cpu"):
+        learn(make_start(), make_config(liger=True), policy=policy)
+
+
 def test_no_model_stays_in_memory(
     make_start: MakeStart, make_config: MakeConfig, learn: Learn
 ) -> None:

@@ -165,7 +165,7 @@ def _as_probabilities(rewards_P_G: Floats_P_G) -> Floats_P_G:
     if outside.size:
         raise PlugInError(
             f"the reward returned {outside[0]:g}, which is no win probability; learner.labels "
-            "rewards expects values in [0, 1] of a pairwise reward: use one, or labels bradley_terry"
+            "rewards expects values in [0, 1] of a pairwise reward: use one, or bradley_terry"
         )
     return rewards_P_G
 

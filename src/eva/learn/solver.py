@@ -79,6 +79,8 @@ def made_solver(weights: Weights, config: Update, objective: Objective, device: 
     if not is_sharded:  # else each layer is cut before it moves there, for all may be too much
         weights.model.to(accelerator.device)
     dtype = torch.bfloat16 if is_bfloat16 else None
+    if config.liger:
+        _take_kernels(weights.model, accelerator.device.type)
     scorer = Scorer(weights.model, dtype)
     prepared, optimizer = accelerator.prepare(scorer, _optimizer(scorer, config))
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -86,6 +88,27 @@ def made_solver(weights: Weights, config: Update, objective: Objective, device: 
     return Solver(
         accelerator, prepared, optimizer, parameters, objective, config, costs, dtype, is_sharded
     )
+
+
+def _take_kernels(model: PreTrainedModel, device: str) -> None:
+    """Replace what Liger has faster kernels for; the output head stays ours.
+
+    Raises:
+        BackEndError: There is no CUDA device, or no liger-kernel.
+    """
+    if device != "cuda":
+        raise BackEndError(
+            f"learner.liger needs a CUDA device and the update runs on {device}; set it to false"
+        )
+    from transformers.integrations.liger import apply_liger_kernel  # pragma: no cover
+
+    try:  # pragma: no cover - needs a GPU
+        heads = {"cross_entropy": False, "fused_linear_cross_entropy": False}
+        apply_liger_kernel(model, heads)  # type: ignore[no-untyped-call]  # theirs
+    except ImportError as error:  # pragma: no cover - needs a GPU
+        raise BackEndError(
+            f"learner.liger needs liger-kernel ({error}): pip install liger-kernel"
+        ) from error
 
 
 def _costs(model: PreTrainedModel, config: Update, device: str, *, is_sharded: bool) -> Costs:
