@@ -97,7 +97,8 @@ def cases() -> list[Case]:
         "tie_word_embeddings": True,
     }
     small = Offline(batch=64, steps=6, splits=(16, 32, 64), best=64, turns=9, usual=9)
-    large = Offline(batch=4, steps=1, splits=(1, 2, 4), best=2, precompute=True, turns=3)
+    large = Offline(batch=4, steps=1, splits=(1, 2, 4), best=2, precompute=True, turns=2)
+    wider = Offline(batch=2, steps=1, splits=(1, 2), best=2, precompute=True, turns=2)
     online = Online(
         prompts=32, steps=4, max_tokens=11, words=(0, 0), splits=(64, 256), best=256, turns=7
     )
@@ -111,8 +112,8 @@ def cases() -> list[Case]:
         Case(name="playground", config=None, pairs=0, offline=small, online=online),
         Case(name="Llama, 32k", config=llama, pairs=4, offline=large, online=slow),
         Case(name="Gemma 2, 32k", config=gemma2, pairs=4, offline=large),
-        Case(name="Llama, 256k", config=llama_wide, pairs=4, offline=large),
-        Case(name="Gemma 2, 256k", config=gemma2_wide, pairs=4, offline=large),
+        Case(name="Llama, 256k", config=llama_wide, pairs=2, offline=wider),
+        Case(name="Gemma 2, 256k", config=gemma2_wide, pairs=2, offline=wider),
     ]
 
 

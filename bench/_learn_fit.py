@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 
 CALL_COSTS = (0.0, 1e6, 5e6, 2e7, 1e8)
 CHUNKS = (2**20, 2**22, 2**24, 2**26)
-HEADS = ((32000, 600), (256000, 300))
+HEADS = ((32000, 600), (256000, 100))
 """Vocabulary and tokens of the head that is timed; its hidden states have 512 numbers."""
 SHARES = (True, False, None)
 
@@ -26,7 +26,7 @@ SHARES = (True, False, None)
 def fits(folder: Path) -> list[str]:
     """The lines of the section."""
     small, large = cases()[:2]
-    large = replace(large, offline=replace(large.offline, turns=2))
+    large = replace(large, offline=replace(large.offline, turns=1))
     costs = [_least(case, folder, CALL_COSTS, _with_call_cost) for case in (small, large)]
     shares = [_least(case, folder, SHARES, _with_share) for case in (small, large)]
     names = ("playground", "Llama, 32k")

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,14 @@ class Setting:
     checkpointing: bool = False
     """Whether activations are computed again in the backward pass; TRL's default is True."""
     is_sorted: bool = True
-    """DPO: whether the pairs of a step are sorted by length, so that little is padded."""
+    """DPO: whether pairs are sorted by length within a step, so that little is padded."""
     cache: str | None = None
     """RLOO: the key-value cache of `generate`."""
 
     def __str__(self) -> str:
         words = [f"{self.split} at once"]
-        words += ["precomputed"] * (self.precompute and not self.cache) + [
-            "checkpointing"
-        ] * self.checkpointing
+        words += ["precomputed"] * (self.precompute and not self.cache)
+        words += ["checkpointing"] * self.checkpointing
         words += [self.cache] if self.cache else []
         return ", ".join(words)
 
@@ -124,11 +124,12 @@ def length(group: TokenGroup) -> int:
 def trl_dpo(folder: Path, load: Offline, groups: Sequence[TokenGroup], setting: Setting) -> Timed:
     """One update: the reference pass, then the steps on the pairs of eva's plan."""
     steps = plan(load, groups)
-    ordered = [sorted(step, key=lambda i: -length(groups[i])) for step in steps]
+    by_length = sorted(range(len(groups)), key=lambda i: -length(groups[i]))
+    place = {i: k for k, i in enumerate(by_length if setting.is_sorted else range(len(groups)))}
     rows = [
         {"prompt": "", "chosen": "", "rejected": ""}
         | dict(zip(("prompt_ids", "chosen_ids", "rejected_ids"), _ids(group), strict=True))
-        for group in groups
+        for group in (groups[i] for i in place)
     ]
     models = [MODEL.from_pretrained(folder, dtype=torch.float32)]
     models += [] if setting.precompute else [MODEL.from_pretrained(folder, dtype=torch.float32)]
@@ -150,7 +151,9 @@ def trl_dpo(folder: Path, load: Offline, groups: Sequence[TokenGroup], setting: 
             callbacks=[clock],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.order = [int(i) for step in (ordered if setting.is_sorted else steps) for i in step]
+        places = [[place[int(i)] for i in step] for step in steps]
+        order = map(sorted, places) if setting.is_sorted else places
+        trainer.order = [*chain.from_iterable(order)]
         loss = trainer.train().training_loss
     seconds = trainer.reference_seconds + clock.ended - clock.begun
     setup = clock.begun - begun - trainer.reference_seconds

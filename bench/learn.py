@@ -63,13 +63,15 @@ ARMS = ("usual", "best", "eva")
 NOTES = """\
 ## What was tried for TRL
 
-`python bench/learn.py --tune`. Tokens per CPU-second did not move by more than the noise between
-precomputed and running references; where they tie, the reference is precomputed, for it saves the
-second model. Fewer pairs at once are faster where lengths differ (Llama 32k, 6 pairs in a step:
+One run of each setting (`--tune` repeats them), before the pairs of the precomputed reference were
+sorted too: a precomputed reference was 0 to 19 % slower then. It is taken for the larger models all
+the same, for it saves the second model; a running one may be somewhat faster.
+Fewer pairs at once are faster where lengths differ (Llama 32k, 6 pairs in a step:
 2 at once 24 s, 3 25 s, 6 33 s) and more at once where all is short (playground: 16 at once 0.78 s,
 32 0.66 s, 64 0.65 s). RLOO: the static cache is faster on the playground (1.5 against 1.7 s, 256 at
 once; 64 at once 1.8 s) and makes no difference for Llama, nor does the split (8 at once 30 s, 32
-31 s). Wider vocabularies take the settings of the narrow one. Not tried: `torch_compile`, which
+31 s); the table has 32, which takes more memory than 8 would.
+Wider vocabularies take the settings of the narrow one. Not tried: `torch_compile`, which
 compiles again for each padded shape and would have to be given to both; padding_free, which this
 release ignores; loader workers, which only move the work to another process.
 

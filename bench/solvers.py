@@ -1,6 +1,6 @@
 """Does evolving prompts help every solver? Each arm tuned as hard, and told on fresh seeds.
 
-    python bench/solvers.py --tune    # 4 or 6 settings x 3 arms x seeds 1 to 3 for each solver
+    python bench/solvers.py --tune    # 6 or 8 settings x 3 arms x seeds 1 to 3 for each solver
     python bench/solvers.py           # each arm at its best, seeds 4 to 8: writes docs/solvers.md
 
 Finished runs are kept in runs/solvers and not played again.
@@ -34,13 +34,13 @@ Setting: TypeAlias = dict[str, float | str]
 
 LR = {
     "dpo": (2e-4, 5e-4, 1e-3),
-    "sppo": (2e-4, 5e-4),
-    "simpo": (2e-4, 5e-4),
-    "orpo": (5e-4, 1e-3),
+    "sppo": (1e-4, 2e-4, 5e-4),
+    "simpo": (5e-5, 1e-4, 2e-4, 5e-4),
+    "orpo": (2e-4, 5e-4, 1e-3),
     "rloo": (1e-4, 3e-4, 6e-4, 1.2e-3),
-    "online-dpo": (5e-4, 1e-3),
+    "online-dpo": (2e-4, 5e-4, 1e-3),
 }
-"""Learning rates tried; the middle one is near what a first look suggested."""
+"""Learning rates tried; extended where an arm was best at the edge."""
 OTHER: dict[str, tuple[Setting, Setting]] = {
     "dpo": ({"beta": 0.3}, {"beta": 1.0}),
     "sppo": ({"labels": "bradley_terry", "beta": 0.1}, {"labels": "hard", "beta": 0.3}),
@@ -53,7 +53,7 @@ OTHER: dict[str, tuple[Setting, Setting]] = {
 
 
 def grid(solver: str) -> list[Setting]:
-    """Two or three learning rates, each with two values of what else matters."""
+    """Three or four learning rates, each with two values of what else matters."""
     return [{"lr": lr, **other} for lr, other in product(LR[solver], OTHER[solver])]
 
 

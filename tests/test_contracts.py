@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eva.contracts import checked_index
+from eva.contracts import checked_index, checked_metrics
 from eva.errors import PlugInError, RecipeError
 from eva.start import run_recipe
 from tests.world import contents, played, recipe
@@ -290,3 +290,10 @@ def test_a_module_that_fails_is_named_and_loads_once_it_is_mended(here):
         played(here / "run", own, "evaluate=null")
     (here / "fragile.py").write_text("def score(prompt, response): return 1.0\n")
     assert played(here / "run", own, "evaluate=null")[0][1]["reward"] == 1.0
+
+
+@pytest.mark.parametrize("returned", [None, {"loss": "low"}, {1: 0.5}, [0.5]])
+def test_what_a_trainee_says_of_a_mini_batch_is_numbers_by_name(returned):
+    with pytest.raises(PlugInError, match="of a mini-batch; expected numbers by name"):
+        checked_metrics(returned)
+    assert checked_metrics({"loss": 1}) == {"loss": 1.0}

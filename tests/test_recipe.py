@@ -227,3 +227,24 @@ def test_training_on_the_parents_needs_a_fresh_estimate():
 
 def test_a_selector_is_the_paper_s_unless_said():
     assert recipes.load("toy", ["creator.select.keep=0.5"]).creator.select.kind == "proportional"
+
+
+def test_rounds_cannot_grow_where_learning_rates_are_shares_of_all_rounds():
+    plain = [
+        recipes.as_yaml(recipes.load("playground-rloo", ["creator=null", f"rounds={n}"]))
+        for n in (2, 4)
+    ]
+    with pytest.raises(RunDirError, match="rounds is 2 there and 4 here"):
+        recipes.must_agree(*plain)
+
+
+@pytest.mark.parametrize("override", ["sampling.temperature=0.7", "sampling.top_p=0.9"])
+def test_a_policy_gradient_needs_samples_of_the_policy_itself(override):
+    with pytest.raises(RecipeError, match=r"'rloo' follows .* needs sampling\.temperature 1"):
+        recipes.load("playground-rloo", [override])
+    assert recipes.load("playground-online-dpo", [override]).learner.kind == "online_dpo"
+
+
+def test_rmsprop_takes_no_weight_decay():
+    with pytest.raises(RecipeError, match=r"weight_decay 0\.1 needs optimizer adamw"):
+        recipes.load("playground-sppo", ["learner.weight_decay=0.1"])

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from eva.learners import Command, LearnerPart, Online, ToyOnline, Trl, Update
+from eva.learners import Command, Grpo, LearnerPart, Online, Rloo, ToyOnline, Trl, Update
 from eva.parts import Part, PythonCall
 from eva.records import Sampling
 
@@ -361,6 +361,17 @@ class Recipe(Part):
             raise ValueError(
                 f"learner kind {self.learner.kind!r} needs a policy of kind 'hf', not "
                 f"{self.policy.kind!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_the_policy(self) -> Self:
+        is_whole = self.sampling.temperature == 1.0 and self.sampling.top_p == 1.0
+        if isinstance(self.learner, Rloo | Grpo) and not is_whole:
+            raise ValueError(
+                f"learner kind {self.learner.kind!r} follows the gradient of the policy itself, so "
+                f"it needs sampling.temperature 1 and sampling.top_p 1, not "
+                f"{self.sampling.temperature:g} and {self.sampling.top_p:g}"
             )
         return self
 

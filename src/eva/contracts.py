@@ -142,6 +142,19 @@ def checked_checkpoint(checkpoint: object) -> Checkpoint:
     return checkpoint
 
 
+def checked_metrics(metrics: object) -> dict[str, float]:
+    """What a trainee returned of a mini-batch: numbers by name."""
+    if not isinstance(metrics, dict) or not all(
+        isinstance(name, str) and isinstance(value, int | float) for name, value in metrics.items()
+    ):
+        shown = metrics if isinstance(metrics, dict) else _described(metrics)
+        raise PlugInError(
+            f"the learner returned {shown!r:.120} of a mini-batch; expected numbers by name, such "
+            "as {'loss': 0.7}"
+        )
+    return {name: float(value) for name, value in metrics.items()}
+
+
 def _described(value: object) -> str:
     if isinstance(value, list | tuple):
         kinds = sorted({type(entry).__name__ for entry in value})

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -14,13 +14,22 @@ from eva.config import HfPolicy
 from eva.contracts import plug_in
 from eva.errors import BackEndError, EvaError, PlugInError, RecipeError, RunDirError
 from eva.learners import OwnOffline
-from eva.records import Checkpoint, Record
+from eva.records import Checkpoint, Record, Rollout
+from eva.seeds import digest
 from eva.store import write_json
 
 log = logging.getLogger(__name__)
 
+LAUNCH = "launch"
+"""Where the order for processes of eva's own learners lies, in the folder of the update."""
+
 KINDS = {kind.__name__: kind for kind in (RecipeError, PlugInError, BackEndError, RunDirError)}
 """The errors that can cross from one process to another."""
+
+
+def lessons_digest(lessons: Sequence[Rollout]) -> str:
+    """What the lessons of an update are: prompts, responses and rewards."""
+    return digest(digest([lesson.model_dump_json()]) for lesson in lessons)
 
 
 class Counts(Record):

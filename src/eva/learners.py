@@ -38,7 +38,7 @@ class Update(Part):
     betas: tuple[float, float] = (0.9, 0.999)
     """Moment decays of AdamW; RMSprop takes the second one as its own."""
     weight_decay: float = Field(default=0.0, ge=0.0)
-    """Decoupled weight decay, on matrices alone."""
+    """Decoupled weight decay of AdamW, on matrices alone."""
     clip: float | None = Field(default=1.0, gt=0.0)
     """Bound on the gradient's norm; null for none."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -64,8 +64,18 @@ class Update(Part):
     lora: Lora | None = None
     """Train adapters instead of all weights; null trains all weights."""
     save_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps between snapshots inside an update, from which a killed one goes on; null
-    writes none, and a killed update begins anew. A snapshot holds weights and optimiser."""
+    """Optimiser steps (online: mini-batches) between snapshots inside an update, from which a
+    killed one goes on; null writes none, and a killed update begins anew. A snapshot holds weights
+    and optimiser."""
+
+    @model_validator(mode="after")
+    def _decays_by_adamw(self) -> Self:
+        if self.weight_decay and self.optimizer == "rmsprop":
+            raise ValueError(
+                f"weight_decay {self.weight_decay} needs optimizer adamw: RMSprop would divide the "
+                "decay by the size of the gradient; set it to 0"
+            )
+        return self
 
 
 class Offline(Update):
@@ -132,6 +142,8 @@ class Sppo(Offline):
     """What rewards are divided by in "bradley_terry", in reward units. Our choice."""
     optimizer: Literal["adamw", "rmsprop"] = "rmsprop"
     """The optimiser. Default: the authors' released code."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """RMSprop takes the second one. Default: that of PyTorch, which the released code takes."""
     schedule: Literal["cosine", "linear", "constant"] = "linear"
     """How the learning rate falls after the warm-up. Default: the authors' released code."""
 

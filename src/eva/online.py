@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pydantic import Field, ValidationError
 
 from eva import seeds
-from eva.contracts import checked_checkpoint, plug_in
+from eva.contracts import checked_checkpoint, checked_metrics, plug_in
 from eva.errors import PlugInError
 from eva.evaluation import evaluate
 from eva.game import Game, Online, StreamCreator
@@ -75,7 +75,7 @@ def learn(game: Game, online: Online, state: RunState, folder: RunDir) -> list[C
             batch = stream.next_batch()
             solved = room.part("solved", k, Rollout, attempt, batch, trainee.policy, game, state, k)
             with plug_in("learner"):
-                metrics = trainee.learn(solved)
+                metrics = checked_metrics(trainee.learn(solved))
             if isinstance(creator, StreamCreator):
                 scored = room.part("scored", k, ScoredPrompt, score, solved, creator.info)
                 stream.remember(scored)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from eva.config import Recipe, StreamCreator
 from eva.errors import RecipeError, RunDirError
+from eva.learners import Online
 
 Tree: TypeAlias = dict[str, JsonValue]
 
@@ -155,8 +156,8 @@ def must_agree(standing: str, coming: str) -> None:
 
 
 def _spans_rounds(recipe: Recipe) -> bool:
-    """Whether the phases of the creator are shares of all rounds, which then cannot grow."""
-    return isinstance(recipe.creator, StreamCreator)
+    """Whether phases or learning rates are shares of all rounds, which then cannot grow."""
+    return isinstance(recipe.creator, StreamCreator) or isinstance(recipe.learner, Online)
 
 
 def _may_change(key: str) -> bool:

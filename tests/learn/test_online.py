@@ -1,5 +1,6 @@
 """Learners that sample for themselves: one model answers and learns in turn."""
 
+import gc
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from eva.config import HfPolicy
 from eva.errors import BackEndError
@@ -353,6 +354,53 @@ def test_weights_that_diverge_stop_before_the_step_and_the_last_good_ones_are_ke
             trainee.learn(lessons)
     good = read_weights(Checkpoint(uri=str(opener.home / "out" / "last_good"), id=""))
     assert all(bool(torch.isfinite(weight).all()) for weight in good.values())
+
+
+@pytest.mark.parametrize("kind", ["rloo", "online_dpo"])
+def test_a_closed_trainee_holds_nothing_even_if_somebody_holds_it(
+    opener: Opener, kind: str
+) -> None:
+    def alive() -> int:
+        gc.collect()
+        return sum(type(thing) is LlamaForCausalLM for thing in gc.get_objects())
+
+    before = alive()
+    with opener(make_part(kind=kind)) as trainee:
+        trainee.learn(answered(trainee, seed=0))
+        assert alive() == before + 2  # the policy and its reference
+    assert alive() == before
+    with pytest.raises(BackEndError, match="closed"):
+        trainee.finish()
+
+
+def test_an_adapter_that_begins_anew_takes_over_no_moments(opener: Opener) -> None:
+    part = make_part(kind="rloo", kl=0.0, lora={"rank": 2, "merge": True})
+    with opener(part, "first") as trainee:
+        played(trainee)
+        first = trainee.finish()
+    with opener(part, "second", t=1, at=first) as trainee:
+        solver: Any = trainee._solver  # type: ignore[attr-defined]
+        assert not solver.optimizer.state
+    kept = make_part(kind="rloo", kl=0.0, lora={"rank": 2})
+    with opener(kept, "third") as trainee:
+        played(trainee)
+        third = trainee.finish()
+    with opener(kept, "fourth", t=1, at=third) as trainee:
+        solver = trainee._solver  # type: ignore[attr-defined]
+        assert solver.optimizer.state
+
+
+def test_moments_that_are_gone_are_not_made_up(opener: Opener) -> None:
+    part = make_part(kind="rloo", kl=0.0)
+    with opener(part, "first") as trainee:
+        played(trainee)
+        first = trainee.finish()
+    (opener.home / "first" / "optimizer.pt").unlink()
+    with (
+        pytest.raises(BackEndError, match=r"optimizer\.pt.*is gone"),
+        opener(part, "second", t=1, at=first),
+    ):
+        pass
 
 
 def test_a_closed_trainee_gives_no_answers(opener: Opener) -> None:

@@ -344,6 +344,21 @@ def test_the_policy_names_device_threads_and_revision(
     assert largest_difference(named, learn(start, make_config(lr=2e-5))[0]) < 1e-6
 
 
+def test_what_other_lessons_left_is_not_read(
+    make_start: MakeStart, make_config: MakeConfig, lessons: list[Rollout], tmp_path: Path
+) -> None:
+    # The same prompts and lengths, other responses: the reference of before would be wrong.
+    start, out = make_start(), tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("not of an update")
+    learner = make_learner(make_config())
+    learner(start, lessons, out=out, seed=SEED)
+    swapped = [r.model_copy(update={"responses": r.responses[::-1]}) for r in lessons]
+    learner(start, swapped, out=out, seed=SEED)
+    assert read_log(out)[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert (out / "mine.txt").exists()
+
+
 def test_kernels_for_a_gpu_are_refused_without_one(
     make_start: MakeStart, make_config: MakeConfig, learn: Learn
 ) -> None:

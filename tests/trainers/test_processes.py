@@ -80,6 +80,46 @@ def test_a_program_and_its_children_end_with_eva(
     assert waited(lambda: not any(map(lives, pids)))
 
 
+STUBBORN = """
+import os, signal, sys, time
+from pathlib import Path
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), os._exit(0)))
+Path(sys.argv[1]).write_text(f"{os.getpid()}\\n")
+time.sleep(300)
+"""
+"""A program that takes its time to end."""
+ALONE = """
+import sys
+from pathlib import Path
+from eva.trainers.processes import alone, ran
+with alone(Path(sys.argv[4])):
+    ran([sys.executable, "-c", sys.argv[1], sys.argv[2]], log=Path(sys.argv[3]), env={})
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
+def test_the_next_attempt_waits_for_what_a_killed_one_left(tmp_path: Path) -> None:
+    words = [STUBBORN, str(tmp_path / "pid"), str(tmp_path / "log"), str(tmp_path / "learn")]
+    with subprocess.Popen([sys.executable, "-c", ALONE, *words]) as run:
+        (pid,) = written(tmp_path / "pid")
+        run.kill()
+    assert lives(pid)
+    with processes.alone(tmp_path / "learn"):
+        assert not lives(pid)
+
+
+def test_a_program_that_never_ends_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "GRACE", -9)  # a second in all
+    with (
+        processes.alone(tmp_path),
+        pytest.raises(BackEndError, match="of an earlier attempt still runs in"),
+        processes.alone(tmp_path),
+    ):
+        pass
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads /proc")
 def test_the_workers_of_torchrun_end_with_eva(tmp_path: Path) -> None:
     # They have sessions of their own; torchrun ends them when it is asked to end itself.

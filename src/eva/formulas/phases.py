@@ -67,7 +67,7 @@ def parents_of(keep: float, evolved: int) -> int:
     Examples:
         >>> [parents_of(0.25, evolved) for evolved in (0, 1, 8)]  # 0, 0.25, 2
         [0, 1, 2]
-        >>> parents_of(0.1, 30)  # 3, although 0.1 * 30 is 3.0000000000000004
-        3
+        >>> parents_of(0.07, 100)  # 7, although 0.07 * 100 is 7.000000000000001
+        7
     """
     return math.ceil(round(keep * evolved, 9))

@@ -5,7 +5,7 @@ that was cut at the token limit gets no end token. NumPy only; no torch is impor
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -151,46 +151,54 @@ def micro_batches(groups: Sequence[TokenGroup], step: Index, costs: Costs) -> li
         step: Positions of the groups of the step.
         costs: What a pass costs.
     """
-    order = sorted(
-        (int(i) for i in step),
-        key=lambda i: (-len(groups[i].prompt) - groups[i].longest, -groups[i].longest),
-    )
-    best = [0.0]  # least cost of the first j groups
-    last: list[tuple[int, bool]] = []  # where their last pass begins, and whether it shares
-    for end in range(1, len(order) + 1):
-        options = _last_passes(groups, order, end, costs)
-        cost, start, shared = min(
-            (best[start] + cost, -start, shared) for start, cost, shared in options
-        )
-        best.append(cost)
-        last.append((-start, shared))
+    if not len(step):
+        return []
+    chosen = (groups[i] for i in step)
+    sizes_N_3 = np.array([(len(g.prompt), g.longest, len(g.responses)) for g in chosen])
+    order = np.lexsort((-sizes_N_3[:, 1], -sizes_N_3[:, 0] - sizes_N_3[:, 1]))
+    last = _last_passes(sizes_N_3[order], costs)
     passes: list[Pass] = []
     end = len(order)
     while end:
         start, shared = last[end - 1]
-        passes.append(Pass(np.asarray(order[start:end], dtype=np.intp), shared))
+        passes.append(Pass(np.asarray(step)[order[start:end]], shared))
         end = start
     return passes[::-1]
 
 
-def _last_passes(
-    groups: Sequence[TokenGroup], order: Sequence[int], end: int, costs: Costs
-) -> Iterator[tuple[int, float, bool]]:
-    """The passes that can end before `end`: where they begin, their cost, whether they share."""
-    prompt = response = rows = 0
-    for start in range(end - 1, -1, -1):
-        group = groups[order[start]]
-        prompt, response = max(prompt, len(group.prompt)), max(response, group.longest)
-        rows += len(group.responses)
-        whole = rows * (prompt + response)
-        if whole > costs.micro_tokens and start < end - 1:
-            return
-        can_share = costs.share is not False and 1 < prompt < costs.window - response
-        if costs.share is not True or not can_share:
-            yield start, whole + costs.call_tokens, False
-        if can_share:
-            once = (end - start) * prompt + rows * response
-            yield start, once + 2 * costs.call_tokens, True
+def _last_passes(sizes_N_3: Ints, costs: Costs) -> list[tuple[int, bool]]:
+    """For each j, the last pass of the cheapest cuts of the first j groups.
+
+    Args:
+        sizes_N_3: Prompt tokens, tokens of the longest response and responses of N sorted groups.
+        costs: What a pass costs.
+
+    Returns:
+        Where it begins, and whether it shares its prompts.
+    """
+    best = np.zeros(len(sizes_N_3) + 1)
+    widest = np.zeros_like(sizes_N_3)  # of the pass from each start: longest parts, and its rows
+    last: list[tuple[int, bool]] = []
+    first = 0
+    for end, (prompt, response, rows) in enumerate(sizes_N_3, 1):
+        np.maximum(widest[first:end, :2], (prompt, response), out=widest[first:end, :2])
+        widest[first:end, 2] += rows
+        wide, rows_S = widest[first:end, :2].sum(1), widest[first:end, 2]
+        # A pass that begins earlier is larger, so those that fit are the last ones.
+        over = np.count_nonzero(wide * rows_S > costs.micro_tokens)
+        skipped = min(end - 1 - first, int(over))
+        first, wide, rows_S = first + skipped, wide[skipped:], rows_S[skipped:]
+        prompt_S, response_S = widest[first:end, :2].T
+        apart = rows_S * wide + costs.call_tokens
+        once = np.arange(end - first, 0, -1) * prompt_S + rows_S * response_S
+        once += 2 * costs.call_tokens
+        can_share = (prompt_S > 1) & (wide < costs.window) & (costs.share is not False)
+        shared = can_share & ((once < apart) | (costs.share is True))
+        total = best[first:end] + np.where(shared, once, apart)
+        cheapest = int(total.argmin())
+        best[end] = total[cheapest]
+        last.append((first + cheapest, bool(shared[cheapest])))
+    return last
 
 
 def padded_batch(groups: Sequence[TokenGroup], *, shared: bool) -> Batch:

@@ -5,7 +5,7 @@ comes from the policy as it is. One device; to learn on several, take an offline
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from eva.config import HfPolicy
 from eva.errors import BackEndError
 from eva.learn import snapshots
 from eva.learn.batches import TokenGroup
-from eva.learn.objectives import objective
+from eva.learn.objectives import Objective, objective
 from eva.learn.schedule import Index, learning_rate
 from eva.learn.scorer import Scorer
 from eva.learn.snapshots import Log, Progress
@@ -36,7 +36,7 @@ from eva.learn.trainer import (
 )
 from eva.learn.weights import Weights, opened, saved
 from eva.learners import OwnOnline
-from eva.protocols import OnlineLearner, Policy
+from eva.protocols import OnlineLearner
 from eva.records import Checkpoint, Prompt, Response, Rollout, Sampling
 
 OPTIMIZER = "optimizer.pt"
@@ -64,28 +64,46 @@ def make_learner(
     def learner(
         start: Checkpoint, *, reference: Checkpoint, out: Path, seed: int, round: int
     ) -> Iterator[_Trainee]:
+        anchor = reference if config.reference == "theta_0" else start
+        task = _Task(config, out, seed, round * config.steps, rounds * config.steps)
         with memory_given_back(), threads(policy):
-            weights = opened(start.uri, revision(start, policy), config.lora, seed=seed)
-            solver = made_solver(weights, config, aim, policy.device)
-            update = seeds.digest([start.id, str(seed), as_update(config)])
-            snapshots.begun(solver.accelerator, out, update)
-            if round:
-                _go_on_with_optimizer(solver, Path(start.uri).parent / OPTIMIZER)
-            frozen = None
-            if aim.needs_reference:
-                anchor = reference if config.reference == "theta_0" else start
-                frozen = _frozen(anchor, policy, solver)
-            task = _Task(config, out, seed, round * config.steps, rounds * config.steps)
-            with closing(_Trainee(task, weights, solver, frozen, policy.rows)) as trainee:
+            trainee = _begun(task, policy, aim, start, anchor)
+            try:
                 yield trainee
+            finally:
+                trainee.close()
 
     return learner
 
 
+def _begun(
+    task: "_Task", policy: HfPolicy, aim: Objective, start: Checkpoint, anchor: Checkpoint
+) -> "_Trainee":
+    """The trainee of a round, at its last snapshot if there is one."""
+    config = task.config
+    weights = opened(start.uri, revision(start, policy), config.lora, seed=task.seed)
+    solver = made_solver(weights, config, aim, policy.device)
+    update = seeds.digest([start.id, str(task.seed), as_update(config)])
+    snapshots.begun(solver.accelerator, task.out, update)
+    is_fresh = config.lora is not None and config.lora.merge
+    if task.first and not is_fresh:
+        _go_on_with_optimizer(solver, Path(start.uri).parent / OPTIMIZER)
+    frozen = _frozen(anchor, policy, solver) if aim.needs_reference else None
+    return _Trainee(task, weights, solver, frozen, policy.rows)
+
+
 def _go_on_with_optimizer(solver: Solver, path: Path) -> None:
-    """Take over the moments of the round before."""
-    if path.exists():
-        solver.optimizer.load_state_dict(torch.load(path, map_location=solver.accelerator.device))
+    """Take over the moments of the round before; an adapter that begins anew has none.
+
+    Raises:
+        BackEndError: They are gone.
+    """
+    if not path.exists():
+        raise BackEndError(
+            f"{path}, the state of the optimiser after the round before, is gone; restore it, or "
+            "give the run a new folder"
+        )
+    solver.optimizer.load_state_dict(torch.load(path, map_location=solver.accelerator.device))
 
 
 def _frozen(reference: Checkpoint, policy: HfPolicy, solver: Solver) -> Scorer:
@@ -116,20 +134,35 @@ class _Trainee:
     def __init__(
         self, task: _Task, weights: Weights, solver: Solver, reference: Scorer | None, rows: int
     ) -> None:
-        self._task, self._weights, self._solver, self._reference = task, weights, solver, reference
+        self._task, self._reference = task, reference
+        self._held: tuple[Weights, Solver] | None = (weights, solver)
         progress = snapshots.resumed(solver, task.out)
         self.step, self.notes = progress.step, progress.notes
         self._log: Log = list(progress.log)
         self._pace = Pace(task.config.steps)
         self._opened = Opened(weights.model, weights.tokenizer, rows)
-        self.policy: Policy = self._answered
+
+    @property
+    def _weights(self) -> Weights:
+        return self._whole()[0]
+
+    @property
+    def _solver(self) -> Solver:
+        return self._whole()[1]
+
+    def _whole(self) -> tuple[Weights, Solver]:
+        if self._held is None:
+            raise BackEndError(
+                "expected an open policy; this trainee was closed when its context was left"
+            )
+        return self._held
 
     def close(self) -> None:
         """Give the memory back, even if somebody still holds this trainee."""
         self._opened.close()
-        self._reference = None
+        self._held = self._reference = None
 
-    def _answered(
+    def policy(
         self, prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
     ) -> list[list[Response]]:
         """Answer with the weights as they are now."""

@@ -19,8 +19,17 @@ from eva.learn.solver import Solver
 from eva.store import settle, write_json, write_whole
 
 Log = list[dict[str, float]]
-LAUNCH = "launch"
-"""The folder of whoever started this process; not of the update, and left alone."""
+OURS = (
+    "checkpoint*",
+    "adapter",
+    "last_good",
+    "snapshot*",
+    "reference.npy",
+    "optimizer.pt",
+    "log.jsonl",
+    "pairs.json",
+)
+"""What an update leaves in its folder; anything else there is left alone."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +45,13 @@ class Progress:
 
 
 def begun(accelerator: Accelerator, out: Path, update: str) -> None:
-    """Make `out` the folder of one update: what stands there is of that update, or removed."""
+    """Make `out` the folder of one update: what another one left there is removed."""
     if accelerator.is_main_process:  # pragma: no branch - the others wait
+        out.mkdir(parents=True, exist_ok=True)
         named = out / "update.json"
         if not named.exists() or json.loads(named.read_bytes()) != update:
-            for path in out.iterdir():
-                if path.name != LAUNCH:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            for path in (path for name in OURS for path in out.glob(name)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             write_json(named, update)
     accelerator.wait_for_everyone()
 

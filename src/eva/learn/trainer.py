@@ -21,6 +21,7 @@ from eva import seeds
 from eva.checkpoints import fingerprint
 from eva.config import HfPolicy
 from eva.errors import BackEndError
+from eva.jobs import lessons_digest
 from eva.learn import snapshots
 from eva.learn.batches import TokenGroup
 from eva.learn.objectives import Taught, objective
@@ -84,7 +85,7 @@ def _learnt(
     sizes = [len(group.prompt) + group.tokens for group in groups]
     plan = planned_steps(sizes, config, seed)
     solver = made_solver(weights, config, aim, policy.device if policy else "auto")
-    update = [start.id, str(seed), as_update(config), *(rollout.prompt.id for rollout in lessons)]
+    update = [start.id, str(seed), as_update(config), lessons_digest(lessons)]
     snapshots.begun(solver.accelerator, out, seeds.digest(update))
     if solver.accelerator.is_main_process:  # pragma: no branch - the others write nothing
         counts = _counts(lessons, taught, plan)

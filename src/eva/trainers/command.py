@@ -16,19 +16,19 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from eva import jobs, seeds
+from eva import jobs
 from eva.checkpoints import fingerprint
 from eva.config import HfPolicy
 from eva.errors import BackEndError, RecipeError
 from eva.export import Form, pair_rows, write_rows
-from eva.jobs import Counts, Job, OwnJob
+from eva.jobs import LAUNCH, Counts, Job, OwnJob
 from eva.learners import Command, OwnOffline, Trl
 from eva.pairs import best_worst_pairs
 from eva.protocols import Learner
 from eva.recipe import nearest
 from eva.records import Checkpoint, Pair, Record, Rollout
 from eva.store import read_records, settle, write_records, write_whole
-from eva.trainers.processes import program, ran
+from eva.trainers.processes import alone, program, ran
 from eva.trainers.sound import make_sound
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,6 @@ PLACE = re.compile(r"\$?\{([a-z_]+)\}")
 """A placeholder; with a dollar before it, it is the shell's."""
 SNAPSHOTS = "trl"
 """Where TRL keeps its snapshots, in the folder of the update."""
-LAUNCH = "launch"
-"""Where the order for processes of eva's own learners lies, in the folder of the update."""
 
 
 def make_learner(part: Command | Trl | OwnOffline, policy: HfPolicy) -> Learner:
@@ -129,21 +127,21 @@ def _launched(part: OwnOffline, policy: HfPolicy) -> Learner:
             learner=part,
             policy=policy,
             start=start,
-            lessons=_digest(lessons),
+            lessons=jobs.lessons_digest(lessons),
             rollouts=str(rollouts),
             out=str(out.resolve()),
             seed=seed,
             result=str(result),
         )
-        if result.exists() and _is_standing(job, folder):
-            (known,) = read_records(result, Checkpoint)
-            if Path(known.uri).is_dir() and fingerprint(Path(known.uri)) == known.id:
-                return known
-        result.unlink(missing_ok=True)
-        write_records(rollouts, lessons)
-        _write_job(job, folder)
-        _run([*command, str(folder / "job.json")], folder, _threads(policy))
-        _write_job(job, folder)  # the learner may have cleared its folder
+        with alone(folder):
+            if result.exists() and _is_standing(job, folder):
+                (known,) = read_records(result, Checkpoint)
+                if Path(known.uri).is_dir() and fingerprint(Path(known.uri)) == known.id:
+                    return known
+            result.unlink(missing_ok=True)
+            write_records(rollouts, lessons)
+            _write_job(job, folder)
+            _run([*command, str(folder / "job.json")], folder, _threads(policy))
         if not result.exists():
             raise BackEndError(
                 f"the launcher {' '.join(part.launch)} ended well, but no process of it learnt; "
@@ -175,16 +173,11 @@ def _job(
         out=str(folder / "checkpoint.part"),
         folder=str(folder),
         seed=seed % 2**31,  # NumPy's and torch's older generators take no more
-        lessons=_digest(lessons),
+        lessons=jobs.lessons_digest(lessons),
         counts=counts,
         device=policy.device,
     )
     return job, found.pairs
-
-
-def _digest(lessons: Sequence[Rollout]) -> str:
-    """The start and the seed, which a job names too, make the responses what they are."""
-    return seeds.digest(f"{lesson.prompt.id} {lesson.rewards}" for lesson in lessons)
 
 
 def _is_cut(pair: Pair) -> bool:
@@ -219,8 +212,15 @@ def _one_device(device: str) -> dict[str, str]:
     """Shows one CUDA device to a program: that of the policy, the first if it names none."""
     number = int(device.partition(":")[2] or 0)
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return {"CUDA_VISIBLE_DEVICES": str(number)}
     names = shown.split(",") if shown else []
-    return {"CUDA_VISIBLE_DEVICES": names[number] if number < len(names) else str(number)}
+    if device.startswith("cuda") and number >= len(names):
+        raise BackEndError(
+            f"policy.device is {device}, and CUDA_VISIBLE_DEVICES={shown!r} shows {len(names)} "
+            "devices; name one of them"
+        )
+    return {"CUDA_VISIBLE_DEVICES": names[number] if number < len(names) else ""}
 
 
 # ---------------------------------------------------------------- the update
@@ -236,9 +236,23 @@ def _learnt(
     env: Mapping[str, str],
 ) -> Checkpoint:
     """The checkpoint that a program makes; without pairs nothing is run, and it is the start."""
+    log.info("learn: %s", job.counts.model_dump())
+    with alone(Path(job.folder)):
+        return _learnt_alone(start, job, pairs=pairs, lessons=lessons, command=command, env=env)
+
+
+def _learnt_alone(
+    start: Checkpoint,
+    job: Job,
+    *,
+    pairs: Sequence[Pair],
+    lessons: Sequence[Rollout],
+    command: Sequence[str],
+    env: Mapping[str, str],
+) -> Checkpoint:
+    """What `_learnt` returns, in a folder where no other program writes."""
     folder, part = Path(job.folder), Path(job.out)
     whole = folder / "checkpoint"
-    log.info("learn: %s", job.counts.model_dump())
     if not _is_standing(job, folder):
         for left in (part, whole, folder / SNAPSHOTS):
             shutil.rmtree(left, ignore_errors=True)

@@ -4,12 +4,14 @@ A second, tiny process watches over the group. It learns of eva's end from a pip
 closes, however eva ends (``kill -9`` included), and then ends the group.
 """
 
+import fcntl
 import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +88,33 @@ def ran(command: Sequence[str], *, log: Path, env: Mapping[str, str]) -> None:
 
 
 @contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only one who runs a program in a folder.
+
+    A program inherits the lock: where eva was killed, the next attempt waits until the program that
+    it left has ended too, and nobody writes into what is being written.
+
+    Raises:
+        BackEndError: The other program does not end.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "command.lock").open("ab") as file:
+        os.set_inheritable(file.fileno(), True)
+        for _ in range(10 * (GRACE + 10)):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.1)
+        else:
+            raise BackEndError(
+                f"a program of an earlier attempt still runs in {folder}; end it, and run the same "
+                "command again"
+            )
+        yield
+
+
+@contextmanager
 def _guarded(
     command: Sequence[str], file: IO[bytes], env: Mapping[str, str]
 ) -> Iterator["subprocess.Popen[bytes]"]:
@@ -120,6 +149,7 @@ def _started(
             stderr=subprocess.STDOUT,
             env=dict(env),
             start_new_session=True,
+            close_fds=False,  # of eva's files it inherits the lock alone; see `alone`
         )
     except OSError as error:
         raise BackEndError(
