@@ -9,7 +9,17 @@ from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from eva.learners import Command, Grpo, LearnerPart, Online, Rloo, ToyOnline, Trl, Update
+from eva.learners import (
+    Command,
+    Grpo,
+    LearnerPart,
+    Online,
+    Rloo,
+    ToyLearner,
+    ToyOnline,
+    Trl,
+    Update,
+)
 from eva.parts import Part, PythonCall
 from eva.records import Sampling
 
@@ -356,10 +366,12 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _learner_fits_policy(self) -> Self:
-        is_hf = isinstance(self.learner, Update | Command | Trl)
-        if is_hf and not isinstance(self.policy, HfPolicy):
+        own, toy = Update | Command | Trl, ToyLearner | ToyOnline
+        needed = "hf" if isinstance(self.learner, own) else self.policy.kind
+        needed = "toy" if isinstance(self.learner, toy) else needed
+        if self.policy.kind != needed:
             raise ValueError(
-                f"learner kind {self.learner.kind!r} needs a policy of kind 'hf', not "
+                f"learner kind {self.learner.kind!r} needs a policy of kind {needed!r}, not "
                 f"{self.policy.kind!r}"
             )
         return self
@@ -382,6 +394,7 @@ class Recipe(Part):
             needed = "stream" if is_online else "rounds"
             raise ValueError(
                 f"learner kind {self.learner.kind!r} needs a creator of kind {needed!r}, not "
-                f"{self.creator.kind!r}: set creator.kind to {needed}"
+                f"{self.creator.kind!r}: write the creator with kind {needed} (a part of another "
+                "kind takes over no key of the old one)"
             )
         return self

@@ -11,6 +11,9 @@ from pydantic import Field, JsonValue, model_validator
 
 from eva.parts import Part, PythonCall
 
+Decay: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""Share of a moment that is kept in a step."""
+
 
 class Lora(Part):
     """Low-rank adapters on frozen weights, by `peft`."""
@@ -21,7 +24,7 @@ class Lora(Part):
     """The update is scaled by alpha / r. Our choice."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout on the adapter's input. Our choice."""
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
     """Names of the modules that get an adapter; "all-linear" takes all but the output head."""
     merge: bool = False
     """Whether the checkpoint is the whole model, adapter merged in (the adapter is kept beside
@@ -35,7 +38,7 @@ class Update(Part):
     """Peak learning rate. Default: the authors' released code, for a 9B model."""
     optimizer: Literal["adamw", "rmsprop"] = "adamw"
     """The optimiser; the paper's SPPO takes RMSprop."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Moment decays of AdamW; RMSprop takes the second one as its own."""
     weight_decay: float = Field(default=0.0, ge=0.0)
     """Decoupled weight decay of AdamW, on matrices alone."""
@@ -142,7 +145,7 @@ class Sppo(Offline):
     """What rewards are divided by in "bradley_terry", in reward units. Our choice."""
     optimizer: Literal["adamw", "rmsprop"] = "rmsprop"
     """The optimiser. Default: the authors' released code."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
     """RMSprop takes the second one. Default: that of PyTorch, which the released code takes."""
     schedule: Literal["cosine", "linear", "constant"] = "linear"
     """How the learning rate falls after the warm-up. Default: the authors' released code."""

@@ -31,6 +31,9 @@ MAY_CHANGE = frozenset(
         "policy.threads",
         "learner.micro_tokens",
         "learner.gradient_checkpointing",
+        "learner.share_prompts",
+        "learner.save_steps",
+        "learner.launch",
     }
 )
 """Keys that may change when a run goes on. More rounds (not fewer) do not alter those played; where

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from eva.backends.load import load_model, load_tokenizer
 from eva.checkpoints import fingerprint
@@ -140,6 +141,10 @@ def spoilt(folder: Path, how: str) -> None:
     match how:
         case "torn":
             weights.write_bytes(weights.read_bytes()[:-100])
+        case "not finite":
+            tensors = load_file(weights)
+            next(iter(tensors.values()))[0] = float("nan")
+            save_file(tensors, weights, metadata={"format": "pt"})
         case "no weights":
             weights.rename(folder / "training_args.bin")
         case "no shard":
@@ -158,6 +163,7 @@ def spoilt(folder: Path, how: str) -> None:
     ("how", "sentence"),
     [
         ("torn", "cannot be read"),
+        ("not finite", "which the learner's command wrote, is not finite"),
         ("no weights", "there are no weights"),
         ("no shard", "model-1-of-2.safetensors is missing"),
         ("no config", "expected config.json"),
@@ -241,3 +247,12 @@ def test_the_program_on_the_page_writes_a_model(
     made = learner_of(program)(start, lessons, out=out, seed=SEED)
     assert load_model(made.uri, None, torch.float32).config.model_type == "llama"
     assert largest_difference(start, made) > 1e-7
+
+
+def test_an_adapter_is_no_start_for_a_program(
+    tmp_path: Path, policy: HfPolicy, lessons: list[Rollout], out: Path
+) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    learner = make_learner(Command(kind="command", run=("true",)), policy)
+    with pytest.raises(BackEndError, match="is an adapter"):
+        learner(Checkpoint(uri=str(tmp_path), id="a"), lessons, out=out, seed=SEED)

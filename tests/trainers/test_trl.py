@@ -80,11 +80,20 @@ def test_the_update_starts_at_the_reference_and_leaves_a_model_in_float32(
 def test_answers_that_were_cut_are_left_out_and_counted(
     trl_learner: Make, start: Checkpoint, out: Path
 ) -> None:
-    cut = [group(np.random.default_rng(0), (0.0, 1.0), "length")]
-    assert trl_learner()(start, cut, out=out, seed=SEED) == start
+    rng = np.random.default_rng(0)
+    some = [group(rng, (0.0, 1.0), "length"), group(rng, (0.0, 1.0), "stop")]
+    trl_learner(max_steps=1)(start, some, out=out, seed=SEED)
     job = json.loads((out / "job.json").read_bytes())
-    assert job["counts"] == {"pairs": 0, "ties": 0, "missing": 0, "cut": 1}
-    assert (out / "pairs.jsonl").read_bytes() == b""
+    assert job["counts"] == {"pairs": 1, "ties": 0, "missing": 0, "cut": 1}
+    assert len((out / "pairs.jsonl").read_bytes().splitlines()) == 1
+
+
+def test_where_every_answer_was_cut_nothing_is_pretended(
+    trl_learner: Make, start: Checkpoint, out: Path
+) -> None:
+    cut = [group(np.random.default_rng(0), (0.0, 1.0), "length")]
+    with pytest.raises(BackEndError, match=r"1 of 1 pairs have a cut response.*max_tokens"):
+        trl_learner()(start, cut, out=out, seed=SEED)
 
 
 @pytest.mark.slow

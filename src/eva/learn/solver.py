@@ -250,8 +250,8 @@ def stepped(
         solver.optimizer.zero_grad()
         raise BackEndError(
             f"loss {row['loss']} and a gradient of norm {row['grad_norm']} at learning rate "
-            f"{lr:g}; lower learner.lr (or set learner.clip), and if it is the first step, see "
-            "whether the start answers sensibly"
+            f"{lr:g}; lower learner.lr in a new run or divide huge rewards, and if it is the first "
+            "step, see whether the start answers sensibly"
         )
     solver.optimizer.step()
     solver.optimizer.zero_grad()

@@ -68,6 +68,11 @@ def _command(part: Command, policy: HfPolicy) -> Learner:
     def learner(
         start: Checkpoint, lessons: Sequence[Rollout], *, out: Path, seed: int
     ) -> Checkpoint:
+        if (Path(start.uri) / "adapter_config.json").exists():
+            raise BackEndError(
+                f"the start {start.uri} is an adapter; learner kind 'command' gives its program a "
+                "whole model: merge it into one first"
+            )
         job, pairs = _job(start, lessons, out=out, seed=seed, policy=policy)
         job = job.model_copy(update={"command": part.run})
         values = _values(job)
@@ -96,6 +101,14 @@ def _trl(part: Trl, policy: HfPolicy) -> Learner:
     ) -> Checkpoint:
         job, pairs = _job(start, lessons, out=out, seed=seed, policy=policy)
         whole = [pair for pair in pairs if not _is_cut(pair)]
+        if len(whole) < len(pairs):
+            left_out = f"{len(pairs) - len(whole)} of {len(pairs)} pairs have a cut response"
+            log.warning("learn: %s, which TRL would teach to end there; left out", left_out)
+            if not whole:
+                raise BackEndError(
+                    f"{left_out}, so nothing is left for TRL, which would teach them to end there; "
+                    "raise sampling.max_tokens in a new run, or take a learner of eva's own"
+                )
         counts = job.counts.model_copy(update={"pairs": len(whole)})
         asked = {"command": part.launch, "counts": counts, "args": part.args}
         job = job.model_copy(update=asked)

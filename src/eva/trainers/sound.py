@@ -1,4 +1,4 @@
-"""Whether a program wrote a model, as far as that can be told without loading its weights."""
+"""Whether a program wrote a model: config, finite weights, a tokenizer; one tensor at a time."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ NO_WEIGHTS = frozenset({"training_args.bin", "optimizer.bin", "scheduler.bin"})
 
 
 def make_sound(folder: Path, job: Job) -> None:
-    """Check a model folder: config, weights with whole headers, a tokenizer with a chat template.
+    """Check a model folder: config, finite weights, a tokenizer with a chat template.
 
     A program that saved no tokenizer used that of the start, which is then copied beside the
     weights. Files of trainers that would change the identity of the weights are removed.
@@ -32,7 +32,12 @@ def make_sound(folder: Path, job: Job) -> None:
         )
     for name in NO_WEIGHTS:
         (folder / name).unlink(missing_ok=True)
-    load_context(str(folder))
+    try:
+        load_context(str(folder))
+    except BackEndError as error:
+        raise BackEndError(
+            f"what the learner's command wrote to {{out}} is no model ({error}); {EXPECTED}"
+        ) from error
     _check_weights(folder)
     if not any((folder / name).exists() for name in ("tokenizer_config.json", "tokenizer.json")):
         log.info("learn: the command saved no tokenizer; that of the start is copied")
@@ -45,8 +50,14 @@ def _check_weights(folder: Path) -> None:
     try:
         named = {name for path in indexes for name in _shards(path)}
         for path in sorted(folder.glob("*.safetensors")):
-            with safe_open(path, framework="pt"):  # reads the header and the size of the file
-                pass
+            with safe_open(path, framework="pt") as file:
+                names = file.keys()
+                wild = [name for name in names if not file.get_tensor(name).isfinite().all()]
+            if wild:
+                raise BackEndError(
+                    f"{wild[0]} in {path}, which the learner's command wrote, is not finite; lower "
+                    "its learning rate (a changed recipe needs a new run folder)"
+                )
     except (ValueError, KeyError, OSError, SafetensorError) as error:
         raise BackEndError(
             f"the weights in {folder} cannot be read ({error}); {EXPECTED}"
