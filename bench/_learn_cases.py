@@ -103,7 +103,7 @@ def cases() -> list[Case]:
         prompts=32, steps=4, max_tokens=11, words=(0, 0), splits=(64, 256), best=256, turns=7
     )
     slow = Online(
-        prompts=4, steps=1, max_tokens=24, words=(14, 62), splits=(8, 32), best=32, turns=3
+        prompts=4, steps=1, max_tokens=24, words=(14, 62), splits=(8, 32), best=8, turns=3
     )
     llama, gemma2 = LlamaConfig(**deep), Gemma2Config(**gemma, query_pre_attn_scalar=64)
     llama_wide = LlamaConfig(**(deep | wide))

@@ -272,7 +272,7 @@ def _accumulated(
     active = step
     if objective.skips_ties:
         active = np.array([i for i in step if any(groups[i].signals)], dtype=np.intp)
-    members = sum(objective.members(groups[i]) for i in active)
+    members = max(1, sum(objective.members(groups[i]) for i in active))
     passes = _passes(solver, groups, active, step[:1])
     sums: dict[str, Tensor] = {}
     for number, (one, counts) in enumerate(passes, 1):
