@@ -108,6 +108,8 @@ def tune(solvers: Sequence[str], jobs: int) -> None:
 def tell(solvers: Sequence[str], jobs: int) -> None:
     """Play each arm at its best on fresh seeds, and write the tables."""
     best: dict[str, dict[str, Setting]] = json.loads(TUNED.read_text())
+    for arm, (lr, beta) in effect.BEST.items():  # of the same grid, in docs/effect.md
+        best.setdefault("dpo", {}).setdefault(arm, {"lr": lr, "beta": beta})
     arms = {
         (solver, arm): recipe(solver, arm, best[solver][arm]) for solver in solvers for arm in ARMS
     }
