@@ -14,6 +14,7 @@ from eva.config import HfPolicy
 from eva.learn.trainer import make_learner
 from eva.learners import OwnOffline
 from eva.records import Checkpoint, Message, Prompt, Response, Rollout
+from tests.learn.rounds import Opener
 from tests.learn.runs import SEED, Log, read_log
 from tests.tiny import (
     EOS,
@@ -129,3 +130,8 @@ def learn(tmp_path: Path, lessons: list[Rollout]) -> Callable[..., tuple[Checkpo
         return checkpoint, read_log(out)
 
     return learnt
+
+
+@pytest.fixture
+def opener(make_start: Callable[..., Checkpoint], tmp_path: Path) -> Opener:
+    return Opener(make_start("llama"), tmp_path)

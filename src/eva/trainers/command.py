@@ -250,38 +250,25 @@ def _learnt(
 ) -> Checkpoint:
     """The checkpoint that a program makes; without pairs nothing is run, and it is the start."""
     log.info("learn: %s", job.counts.model_dump())
-    with alone(Path(job.folder)):
-        return _learnt_alone(start, job, pairs=pairs, lessons=lessons, command=command, env=env)
-
-
-def _learnt_alone(
-    start: Checkpoint,
-    job: Job,
-    *,
-    pairs: Sequence[Pair],
-    lessons: Sequence[Rollout],
-    command: Sequence[str],
-    env: Mapping[str, str],
-) -> Checkpoint:
-    """What `_learnt` returns, in a folder where no other program writes."""
     folder, part = Path(job.folder), Path(job.out)
     whole = folder / "checkpoint"
-    if not _is_standing(job, folder):
-        for left in (part, whole, folder / SNAPSHOTS):
-            shutil.rmtree(left, ignore_errors=True)
-    if not whole.exists():
-        write_rows(Path(job.pairs), pair_rows(pairs, Form.trl))
-        write_records(Path(job.rollouts), lessons)
-        _write_job(job, folder)
-        if not pairs:
-            log.info("learn: no pairs, so the command is not run and the start is the checkpoint")
-            return start
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        _run(command, folder, env)
-        make_sound(part, job)
-        settle(part)
-        part.replace(whole)
+    with alone(folder):
+        if not _is_standing(job, folder):
+            for left in (part, whole, folder / SNAPSHOTS):
+                shutil.rmtree(left, ignore_errors=True)
+        if not whole.exists():
+            write_rows(Path(job.pairs), pair_rows(pairs, Form.trl))
+            write_records(Path(job.rollouts), lessons)
+            _write_job(job, folder)
+            if not pairs:
+                log.info("learn: no pairs: the command is not run, the start is the checkpoint")
+                return start
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            _run(command, folder, env)
+            make_sound(part, job)
+            settle(part)
+            part.replace(whole)
     return Checkpoint(uri=str(whole), id=fingerprint(whole))
 
 
