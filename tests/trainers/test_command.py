@@ -99,7 +99,7 @@ def test_without_pairs_nothing_is_run_and_the_start_is_the_checkpoint(
     with caplog.at_level(logging.INFO, "eva"):
         made = learner_of("raise SystemExit(3)")(start, ties, out=out, seed=SEED)
     assert made == start
-    assert "no pairs, so the command is not run" in caplog.text
+    assert "no pairs: the command is not run" in caplog.text
     assert not (out / "command.log").exists()
 
 
