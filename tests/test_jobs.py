@@ -8,9 +8,9 @@ import pytest
 
 from eva.config import HfPolicy
 from eva.errors import BackEndError, EvaError, PlugInError, RecipeError
-from eva.jobs import OwnJob, first_error, forget_errors, told
+from eva.jobs import OwnJob, first_error, forget_errors, lessons_digest, told
 from eva.learners import Dpo, Sppo
-from eva.records import Checkpoint
+from eva.records import Checkpoint, Message, Prompt, Response, Rollout
 
 
 @pytest.mark.parametrize("error", [RecipeError("a wrong recipe"), BackEndError("no memory")])
@@ -60,3 +60,19 @@ def test_a_job_says_which_learner_it_is_for(learner: Dpo | Sppo) -> None:
         result="result.jsonl",
     )
     assert OwnJob.model_validate_json(job.model_dump_json()) == job
+
+
+def test_the_digest_of_lessons_sees_prompts_responses_and_rewards() -> None:
+    def lesson(prompt: str = "p", response: str = "y", reward: float | None = 1.0) -> Rollout:
+        return Rollout(
+            prompt=Prompt(messages=(Message(role="user", content=prompt),)),
+            responses=(Response(text=response),),
+            rewards=(reward,),
+            policy="theta",
+            round=0,
+        )
+
+    others = [[lesson("q")], [lesson(response="z")], [lesson(reward=None)], [lesson()] * 2, []]
+    digests = {lessons_digest(lessons) for lessons in ([lesson()], *others)}
+    assert len(digests) == 6
+    assert lessons_digest([lesson()]) in digests
