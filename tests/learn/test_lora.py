@@ -217,7 +217,7 @@ def peft_update(start: Checkpoint, lessons: Sequence[Rollout], config: Dpo) -> A
         task_type="CAUSAL_LM",
     )
     model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(start.uri), described)
-    first = opened(start.uri, None, config.lora).model
+    first = opened(start.uri, None, config.lora, seed=SEED).model
     with torch.no_grad():
         for name, weight in first.named_parameters():
             if weight.requires_grad:
@@ -257,7 +257,7 @@ def test_two_steps_are_those_of_peft_and_plain_torch(
     checkpoint, _ = learn(start, config)
     theirs = peft_update(start, lessons, config)
     tensors = safetensors.torch.load_file(Path(checkpoint.uri) / "adapter_model.safetensors")
-    first = opened(start.uri, None, SMALL).model
+    first = opened(start.uri, None, SMALL, seed=SEED).model
     assert len(tensors) == sum(weight.requires_grad for weight in theirs.parameters())
     moves = []
     for name, tensor in tensors.items():

@@ -132,7 +132,13 @@ DPO_LOSSES = {
     "dpo": ({"kind": "dpo", "beta": 0.3}, {"loss_type": "sigmoid", "beta": 0.3}),
     "ipo": ({"kind": "ipo", "beta": 0.3}, {"loss_type": "ipo", "beta": 0.3}),
     "sppo": (
-        {"kind": "sppo", "beta": 0.3, "labels": "hard", "optimizer": "adamw"},
+        {
+            "kind": "sppo",
+            "beta": 0.3,
+            "labels": "hard",
+            "optimizer": "adamw",
+            "betas": (0.9, 0.999),
+        },
         {"loss_type": "sppo_hard", "beta": 0.3},
     ),
 }
