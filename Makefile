@@ -28,6 +28,7 @@ docs: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python bench/sampler.py
+	$(BIN)/python bench/learn.py
 	$(BIN)/python bench/pool.py
 
 clean:
