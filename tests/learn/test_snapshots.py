@@ -11,7 +11,7 @@ import torch
 from eva.learn import snapshots, trainer
 from eva.learn.snapshots import Progress
 from eva.learn.solver import Solver
-from eva.learners import Dpo
+from eva.learners import OwnOffline
 from eva.records import Checkpoint, Rollout
 from tests.learn.runs import SEED, MakeConfig, MakeStart, file_bytes
 
@@ -22,7 +22,9 @@ class Stopped(Exception):
     """What ends an update from outside."""
 
 
-def update(start: Checkpoint, lessons: Sequence[Rollout], config: Dpo, out: Path) -> Checkpoint:
+def update(
+    start: Checkpoint, lessons: Sequence[Rollout], config: OwnOffline, out: Path
+) -> Checkpoint:
     out.mkdir(exist_ok=True)
     return trainer.make_learner(config)(start, lessons, out=out, seed=SEED)
 
@@ -37,6 +39,21 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
             raise Stopped
 
     monkeypatch.setattr(snapshots, "keep", then_stop)
+
+
+def stopped_update(
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+    start: Checkpoint,
+    lessons: Sequence[Rollout],
+    config: OwnOffline,
+    out: Path,
+) -> None:
+    """An update that is stopped after so many steps."""
+    with monkeypatch.context() as patched:
+        stop_after(patched, steps)
+        with pytest.raises(Stopped):
+            update(start, lessons, config, out)
 
 
 @pytest.mark.parametrize(
@@ -61,10 +78,7 @@ def test_an_update_that_was_stopped_goes_on_to_the_same_bytes(
     start = make_start(kind, dropout=0.1 if kind == "gpt2" else 0.0)
     whole = update(start, lessons, config, tmp_path / "whole")
     out = tmp_path / "stopped"
-    with monkeypatch.context() as patched:
-        stop_after(patched, 2)
-        with pytest.raises(Stopped):
-            update(start, lessons, config, out)
+    stopped_update(monkeypatch, 2, start, lessons, config, out)
     assert [path.name for path in out.glob("snapshot*")] == ["snapshot-00000002"]
     # What is half written when a process dies is never read.
     shutil.copytree(out / "snapshot-00000002", out / "snapshot.part")
@@ -81,10 +95,7 @@ def test_it_goes_on_where_it_stopped_and_not_from_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start, config, out = make_start(), make_config(steps=4, save_steps=1), tmp_path / "out"
-    with monkeypatch.context() as patched:
-        stop_after(patched, 3)
-        with pytest.raises(Stopped):
-            update(start, lessons, config, out)
+    stopped_update(monkeypatch, 3, start, lessons, config, out)
     made: list[float] = []
     stepped = trainer.stepped
 
@@ -123,10 +134,7 @@ def test_the_snapshots_of_another_update_are_removed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     start, out = make_start(), tmp_path / "out"
-    with monkeypatch.context() as patched:
-        stop_after(patched, 1)
-        with pytest.raises(Stopped):
-            update(start, lessons, make_config(save_steps=1), out)
+    stopped_update(monkeypatch, 1, start, lessons, make_config(save_steps=1), out)
     other = make_config(save_steps=1, beta=0.4)
     expected = update(start, lessons, other, tmp_path / "fresh")
     assert update(start, lessons, other, out).id == expected.id
@@ -144,10 +152,7 @@ def test_the_last_of_two_snapshots_counts(
     config, start = make_config(steps=4, save_steps=1), make_start()
     whole = update(start, lessons, config, tmp_path / "whole")
     out = tmp_path / "out"
-    with monkeypatch.context() as patched:
-        stop_after(patched, 2)
-        with pytest.raises(Stopped):
-            update(start, lessons, config, out)
+    stopped_update(monkeypatch, 2, start, lessons, config, out)
     old = out / "snapshot-00000001"
     old.mkdir()
     (old / "progress.json").write_text(json.dumps({"step": 1, "log": [], "notes": None}))

@@ -85,8 +85,8 @@ def ipo(logps: PairLogps, *, beta: float, length_normalised: bool = True) -> Ten
     """
     chosen_B, rejected_B = implicit_rewards(logps, beta=1.0)
     if length_normalised:
-        chosen_B = _per_token(chosen_B, logps.chosen_tokens)
-        rejected_B = _per_token(rejected_B, logps.rejected_tokens)
+        chosen_B = per_token(chosen_B, logps.chosen_tokens)
+        rejected_B = per_token(rejected_B, logps.rejected_tokens)
     return (chosen_B - rejected_B - 1.0 / (2.0 * beta)) ** 2
 
 
@@ -129,8 +129,8 @@ def simpo(logps: PairLogps, *, beta: float, gamma: float) -> Tensor:
         beta: Scale of the log-probability per token, above 0.
         gamma: Target margin, in units of beta times a log-probability per token, at least 0.
     """
-    chosen_B = _per_token(logps.chosen, logps.chosen_tokens)
-    rejected_B = _per_token(logps.rejected, logps.rejected_tokens)
+    chosen_B = per_token(logps.chosen, logps.chosen_tokens)
+    rejected_B = per_token(logps.rejected, logps.rejected_tokens)
     return -logsigmoid(beta * (chosen_B - rejected_B) - gamma)
 
 
@@ -149,8 +149,8 @@ def orpo(logps: PairLogps, *, beta: float) -> Tensor:
         logps: Log-probabilities of B pairs.
         beta: Weight of the odds-ratio term, at least 0.
     """
-    chosen_B = _log_odds(_per_token(logps.chosen, logps.chosen_tokens))
-    rejected_B = _log_odds(_per_token(logps.rejected, logps.rejected_tokens))
+    chosen_B = _log_odds(per_token(logps.chosen, logps.chosen_tokens))
+    rejected_B = _log_odds(per_token(logps.rejected, logps.rejected_tokens))
     return nll(logps) - beta * logsigmoid(chosen_B - rejected_B)
 
 
@@ -164,10 +164,11 @@ def nll(logps: PairLogps) -> Tensor:
     Source: Pang et al. 2024, Iterative Reasoning Preference Optimization, arXiv 2404.19733,
     equation 1, its first term.
     """
-    return -_per_token(logps.chosen, logps.chosen_tokens)
+    return -per_token(logps.chosen, logps.chosen_tokens)
 
 
-def _per_token(logp_B: Tensor, tokens_B: Tensor) -> Tensor:
+def per_token(logp_B: Tensor, tokens_B: Tensor) -> Tensor:
+    """The mean log-probability of a response's tokens, of shape [B]; 0 for an empty one."""
     return logp_B / tokens_B.clamp(min=1)
 
 

@@ -100,8 +100,7 @@ def objective(part: OwnOffline | OwnOnline, max_tokens: int) -> Objective:
             return Objective(taught, partial(_grpo, part=part), size, _k, part.kl > 0, part.kl == 0)
         case Dpo() | Ipo() | Sppo() | Simpo() | Orpo() | OnlineDpo():
             needs_reference = not isinstance(part, Simpo | Orpo)
-            nll = 0.0 if isinstance(part, OnlineDpo) else part.nll
-            loss = partial(_pairs, part=part, nll=nll, logs_kl=needs_reference)
+            loss = partial(_pairs, part=part)
             return Objective(_taught_pairs(part), loss, _groups_in, _one, needs_reference)
         case _:
             assert_never(part)
@@ -170,19 +169,20 @@ def _as_probabilities(rewards_P_G: Floats_P_G) -> Floats_P_G:
     return rewards_P_G
 
 
-def _pairs(
-    rows: Rows, *, part: OwnOffline | OnlineDpo, nll: float, logs_kl: bool
-) -> tuple[Tensor, Metrics]:
+def _pairs(rows: Rows, *, part: OwnOffline | OnlineDpo) -> tuple[Tensor, Metrics]:
     """The loss of M pairs, whose rows are chosen, rejected, chosen, rejected, ..."""
     logps = _pair_logps(rows.logps)
     loss_M = _pair_loss(logps, rows.signals_B.view(-1, 2), part)
-    if nll:
-        loss_M = loss_M + nll * losses.nll(logps)
-    if logs_kl:
+    if not isinstance(part, OnlineDpo) and part.nll:
+        loss_M = loss_M + part.nll * losses.nll(logps)
+    has_reference = rows.logps.ref is not None
+    if has_reference:
         rewards = losses.implicit_rewards(logps, beta=part.beta)
     else:  # without a reference the length-normalised log-probability is what is compared
-        tokens = logps.chosen_tokens.clamp(min=1), logps.rejected_tokens.clamp(min=1)
-        rewards = part.beta * logps.chosen / tokens[0], part.beta * logps.rejected / tokens[1]
+        rewards = (
+            part.beta * losses.per_token(logps.chosen, logps.chosen_tokens),
+            part.beta * losses.per_token(logps.rejected, logps.rejected_tokens),
+        )
     chosen_M, rejected_M = (reward.detach() for reward in rewards)
     metrics = {
         "accuracy": (chosen_M > rejected_M).float(),
@@ -190,9 +190,8 @@ def _pairs(
         "reward_rejected": rejected_M,
         "margin": chosen_M - rejected_M,
     }
-    if (
-        logs_kl
-    ):  # estimated on the samples: KL(ref || pi) if the reference drew them, else KL(pi || ref)
+    if has_reference:
+        # Estimated on the samples: KL(ref || pi) if the reference drew them, else KL(pi || ref).
         sign = 1.0 if isinstance(part, OnlineDpo) else -1.0
         metrics["kl"] = sign * (chosen_M + rejected_M) / (2.0 * part.beta)
     return loss_M, metrics
