@@ -8,7 +8,7 @@ import pytest
 
 from eva.config import HfPolicy
 from eva.errors import BackEndError, EvaError, PlugInError, RecipeError
-from eva.jobs import OwnJob, first_error, forget_errors, lessons_digest, told
+from eva.jobs import OwnJob, first_error, forget_errors, leave, lessons_digest, told
 from eva.learners import Dpo, Sppo
 from eva.records import Checkpoint, Message, Prompt, Response, Rollout
 
@@ -76,3 +76,13 @@ def test_the_digest_of_lessons_sees_prompts_responses_and_rewards() -> None:
     digests = {lessons_digest(lessons) for lessons in ([lesson()], *others)}
     assert len(digests) == 6
     assert lessons_digest([lesson()]) in digests
+
+
+def test_a_process_leaves_after_what_was_registered_for_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[object] = []
+    monkeypatch.setattr("atexit._run_exitfuncs", lambda: done.append("registered"))
+    monkeypatch.setattr("os._exit", done.append)
+    leave()
+    assert done == ["registered", 0]

@@ -1,12 +1,14 @@
 """An update in a process of its own: the order for it, and the error that comes back, in files."""
 
+import atexit
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from pydantic import Field, JsonValue
 
@@ -111,6 +113,18 @@ def told(folder: Path) -> Iterator[None]:
         found: dict[str, JsonValue] = {"kind": type(error).__name__, "text": str(error)}
         write_json(folder / f"error-{os.getpid()}.json", found)
         raise SystemExit(1) from error
+
+
+def leave() -> NoReturn:
+    """End this process, whose work is done, without destroying what PyTorch holds.
+
+    In torch 2.13 the destructor of a gloo group joins a thread while it holds Python's lock, which
+    the thread may be waiting for: a process that has done its work would then hang for ever.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def forget_errors(folder: Path) -> None:

@@ -34,6 +34,7 @@ import json, sys
 from pathlib import Path
 import torch
 from pydantic import TypeAdapter
+from eva.jobs import leave
 from eva.learners import OwnOffline
 from eva.learn.trainer import make_learner
 from eva.records import Checkpoint, Rollout
@@ -61,7 +62,8 @@ for start, config, out in json.loads(orders):
     start = Checkpoint(uri=start, id="start")
     print(learner(start, rollouts, out=Path(out), seed=int(seed)).id, flush=True)
 if torch.distributed.is_initialized():
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+leave()
 """
 KINDS = {"dpo": Dpo, "ipo": Ipo, "sppo": Sppo, "simpo": Simpo, "orpo": Orpo}
 Order = tuple[Checkpoint, OwnOffline, Path]

@@ -28,9 +28,10 @@ time.sleep(300)
 """
 """A program with a child of its own; both sleep."""
 EVA = """
-import sys
+import signal, sys
 from pathlib import Path
 from eva.trainers.processes import ran
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 ran([sys.executable, "-c", sys.argv[1], sys.argv[2]], log=Path(sys.argv[3]), env={})
 """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from eva.jobs import OwnJob, told
+from eva.jobs import OwnJob, leave, told
 from eva.learn.trainer import make_learner
 from eva.records import Rollout
 from eva.store import read_records, write_records
@@ -28,8 +28,9 @@ def main(path: Path) -> None:
         if PartialState().is_main_process:
             write_records(Path(job.result), [checkpoint])
         if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+            torch.distributed.barrier()
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave()

@@ -22,7 +22,7 @@ from trl import DPOTrainer  # type: ignore[attr-defined]  # exported lazily
 from eva.backends.load import load_model, load_tokenizer, no_bars
 from eva.errors import BackEndError
 from eva.export import write_rows
-from eva.jobs import Job, told
+from eva.jobs import Job, leave, told
 from eva.trainers.trl_args import config
 
 OUR_NAMES = {
@@ -70,7 +70,7 @@ def _learn(job: Job) -> None:
         load_tokenizer(job.start, job.revision).save_pretrained(job.out)
         rows = [_row(found) for found in trainer.state.log_history if "loss" in found]
         write_rows(Path(job.folder) / "log.jsonl", rows)
-    trainer.accelerator.end_training()
+    trainer.accelerator.wait_for_everyone()
 
 
 def _row(found: Mapping[str, float]) -> dict[str, JsonValue]:
@@ -105,3 +105,4 @@ def _is_whole(snapshot: Path) -> bool:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave()
