@@ -1,10 +1,10 @@
 # Two commands do all the set-up on a fresh machine: make run, make test.
 PYTHON ?= python3
 BIN := .venv/bin
-EXTRAS := hf,report,trl,docs,dev
+EXTRAS := hf,http,gates,mirror,report,trl,docs,dev
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
-PLUG_INS := backends learn playground trainers test_models.py
-CORE := src/eva/*.py,src/eva/formulas/*.py
+PLUG_INS := backends evolve gates learn playground rewards serving trainers test_models.py test_paper_recipes.py test_served.py
+CORE := src/eva/*.py,src/eva/formulas/*.py,src/eva/costs/*.py
 
 .PHONY: run test check docs bench clean
 
@@ -30,6 +30,7 @@ bench: .venv/ready
 	$(BIN)/python bench/sampler.py
 	$(BIN)/python bench/learn.py
 	$(BIN)/python bench/pool.py
+	$(BIN)/python bench/evolve.py
 
 clean:
 	rm -rf .venv build dist site runs .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

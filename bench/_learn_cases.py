@@ -9,11 +9,12 @@ from transformers import AutoTokenizer, Gemma2Config, LlamaConfig, PreTrainedCon
 
 from eva import seeds
 from eva.backends.hf import open_policy
-from eva.config import HfPolicy, PlaygroundReward
 from eva.learn.batches import TokenGroup
 from eva.learn.objectives import objective
 from eva.learn.solver import token_groups
-from eva.learners import Dpo
+from eva.parts.learners import Dpo
+from eva.parts.policies import HfPolicy
+from eva.parts.rewards import PlaygroundReward
 from eva.playground.sets import prompts, theta_0_path
 from eva.playground.verify import make_reward
 from eva.records import Checkpoint, Message, Prompt, Rollout, Sampling

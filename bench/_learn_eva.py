@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from _learn_cases import SEED, Case, Offline, Online, asked
-from eva.config import HfPolicy
 from eva.learn.batches import TokenGroup
 from eva.learn.objectives import objective
 from eva.learn.online import make_learner
 from eva.learn.schedule import Index, learning_rate, planned_steps
 from eva.learn.solver import made_solver, scored, stepped
 from eva.learn.weights import opened
-from eva.learners import Dpo, Rloo
+from eva.parts.learners import Dpo, Rloo
+from eva.parts.policies import HfPolicy
 from eva.protocols import Trainee
 from eva.records import Checkpoint, Prompt, Rollout, Sampling
 

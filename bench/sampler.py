@@ -42,7 +42,7 @@ from transformers import (
 )
 
 from eva.backends.hf import open_policy
-from eva.config import HfPolicy
+from eva.parts.policies import HfPolicy
 from eva.protocols import Policy
 from eva.records import Checkpoint, Message, Prompt, Sampling
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from eva import build, start
-from eva.config import HfPolicy, OtherSelect, Proportional, ToyPolicy
+from eva.build import creators, models
 from eva.errors import RecipeError
 from eva.extras import extra
 from eva.game import Online, StreamCreator
+from eva.parts.creators import OtherSelect, Proportional
+from eva.parts.policies import HfPolicy, ToyPolicy
 from eva.recipe import load
 from eva.records import Message, Prompt
 from tests.world import online_recipe, recipe
@@ -46,7 +48,7 @@ def test_without_evaluation_and_creator_there_is_none(tmp_path):
 )
 def test_every_selector_draws_distinct_prompts(part):
     info_P = np.array([0.0, 1.0, 2.0, 3.0, np.nan, 5.0, 6.0, 7.0])
-    index_K = build.select(part)(info_P, 3, np.random.default_rng(0))
+    index_K = creators.select(part)(info_P, 3, np.random.default_rng(0))
     assert len(set(index_K.tolist())) == 3
     assert 4 not in index_K
 
@@ -151,9 +153,9 @@ def test_threads_are_the_recipe_s_or_torch_s_own():
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
     try:
-        build.open_policy(HfPolicy(model="playground", threads=before + 1))
+        models.open_policy(HfPolicy(model="playground", threads=before + 1), None)
         assert torch.get_num_threads() == before + 1
-        build.open_policy(HfPolicy(model="playground"))
+        models.open_policy(HfPolicy(model="playground"), None)
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
@@ -239,8 +241,24 @@ def test_a_folder_that_is_no_model_is_a_wrong_recipe(tmp_path):
 
 def test_the_floor_of_the_recipe_reaches_the_selector():
     info_P = np.array([0.0, 1.0, 2.0, 3.0])
-    never = build.select(Proportional())
-    always = build.select(Proportional(floor=1.0))
+    never = creators.select(Proportional())
+    always = creators.select(Proportional(floor=1.0))
     draws = [np.random.default_rng(seed) for seed in range(200)]
     assert not any(0 in never(info_P, 3, rng) for rng in draws)
     assert any(0 in always(info_P, 3, np.random.default_rng(seed)) for seed in range(200))
+
+
+def test_a_run_goes_on_only_with_the_same_texts(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for name, text in (("b", "two {prompt}"), ("a", "one {prompt}")):
+        (tmp_path / f"mine/{name}.md").write_text(text)
+    (tmp_path / "one.md").write_text("{examples}")
+    chosen = recipe(
+        f"creator.evolve={{kind: evol_instruct, by: {{kind: self}}, templates: {tmp_path}/mine}}",
+        "learner={kind: python, call: 'a:b'}",
+    )
+    files = build.text_files(chosen)
+    assert files == [("creator.evolve.templates", str(tmp_path / "mine"))]
+    assert build.texts(tmp_path / "mine") == ["a.md", "one {prompt}", "b.md", "two {prompt}"]
+    assert build.texts(tmp_path / "one.md") == ["one.md", "{examples}"]
+    assert build.text_files(recipe()) == []

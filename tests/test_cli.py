@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from eva import recipe as recipes
 from eva.cli.main import app
 from eva.errors import RunDirError
 from eva.records import Child, Prompt
@@ -145,6 +146,43 @@ def test_check_finds_a_function_that_is_not_there():
 def test_check_does_not_load_a_data_set_to_count_it(tmp_path):
     out = said("check", "toy", "--set", "prompts={kind: dataset, path: org/set}")
     assert "not known before the run" in out
+
+
+def test_check_plans_a_large_run_before_anything_is_downloaded():
+    words = ["check", "gemma2-9b-dpo-eva", "--gpus", "8", "--gpu", "H100", "--gpu-price", "2"]
+    found = json.loads(said(*words, "--json"))
+    assert found["prompts"] == 10000
+    assert found["gpu_money"] == found["gpu_hours"] * 2 > 0
+    assert found["sentence"] == "fits"
+    assert {one["phase"] for one in found["memory"]} == {"sample and reward", "learn"}
+    table = said(*words, "--mean-tokens", "500", "--prompt-tokens", "100")
+    assert table.rstrip().endswith("fits")
+    small = said("check", "qwen3-small", "--gpu-memory", "6")
+    assert "does not fit" in small
+
+
+def test_check_plans_a_data_set_of_a_given_size_and_a_run_on_a_cpu():
+    unknown = "prompts={kind: dataset, path: org/set}"
+    found = json.loads(said("check", "toy", "--set", unknown, "--prompts", "50", "--json"))
+    assert found["prompts"] == 50
+    assert "GiB of main memory" in said("check", "playground-eva")
+    done = eva("check", "toy", "--gpu", "abacus", code=2)
+    assert "no card that eva knows" in done.stderr
+
+
+@pytest.mark.parametrize("name", recipes.shipped())
+def test_every_shipped_recipe_can_be_planned(name):
+    found = json.loads(said("check", name, "--json", "--gpu", "H100", "--gpus", "8"))
+    assert found["sentence"]
+    assert all(not one["unknown"] for one in found["memory"])
+
+
+def test_check_loads_no_torch():
+    asked = "import sys; from eva.cli.main import app; app(sys.argv[1:], standalone_mode=False); "
+    code = asked + "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    words = ["check", "gemma2-9b-dpo-eva", "--gpu", "H100", "--json"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_show_lists_the_rounds_and_some_prompts(run):

@@ -14,8 +14,8 @@ import math
 import numpy as np
 from eva import Checkpoint, Child, EvaError, Response, BackEndError, toy
 from pathlib import Path
-from eva.config import ToyEvolver
-from eva.learners import ToyLearner
+from eva.parts.evolvers import ToyEvolver
+from eva.parts.learners import ToyLearner
 from eva.toy import reward as sound
 
 def until_mended(sound):

@@ -9,16 +9,27 @@ SRC = Path(__file__).parent.parent / "src" / "eva"
 
 LEVELS = [
     {"errors", "seeds"},
-    {"records", "parts", "extras"},
-    {"protocols", "learners"},
-    {"config", "formulas", "contracts", "adapt", "checkpoints"},
-    {"pairs", "store", "recipe", "game"},
+    {"records", "extras"},
+    {"parts", "protocols", "words", "yields"},
+    {"formulas"},
+    {"config", "contracts", "adapt", "checkpoints", "diversity"},
+    {"pairs", "store", "recipe", "game", "costs"},
     {"reading", "stages", "toy", "named", "export", "jobs"},
     {"evaluation", "stream"},
     {"online"},
-    {"loop"},
-    {"backends", "learn", "playground", "sources", "report", "trainers"},
-    {"given"},
+    {"loop", "mirror"},
+    {
+        "backends",
+        "evolve",
+        "gates",
+        "learn",
+        "playground",
+        "report",
+        "rewards",
+        "serving",
+        "sources",
+        "trainers",
+    },
     {"build"},
     {"start"},
     {"study"},
@@ -27,17 +38,23 @@ LEVELS = [
 ]
 """From what everything rests on to what rests on everything."""
 
-PLUG_INS = {"backends", "learn", "playground", "sources", "report", "trainers"}
+PLUG_INS = {
+    "backends", "evolve", "gates", "learn", "playground", "report", "rewards", "serving", "sources",
+    "trainers",
+}  # fmt: skip
 MAY_IMPORT_PLUG_INS = {
     "build": PLUG_INS,
-    "given": {"sources", "playground", "backends"},
-    "cli": {"report", "playground"},
+    "backends": {"serving"},
+    "cli": {"report", "playground", "serving"},
+    "rewards": {"backends", "serving"},
+    "serving": {"backends"},
     "learn": {"backends"},  # one way to load a model
-    "trainers": {"backends"},
+    "trainers": {"backends", "serving"},
 }
 CORE_FOR_PLUG_INS = {
-    "errors", "seeds", "records", "parts", "protocols", "learners", "config", "formulas",
+    "errors", "seeds", "records", "parts", "protocols", "adapt", "config", "formulas",
     "checkpoints", "pairs", "reading", "contracts", "store", "recipe", "export", "jobs",
+    "words", "yields",
 }  # fmt: skip
 
 

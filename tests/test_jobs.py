@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from eva.config import HfPolicy
 from eva.errors import BackEndError, EvaError, PlugInError, RecipeError
 from eva.jobs import OwnJob, first_error, forget_errors, leave, lessons_digest, told
-from eva.learners import Dpo, Sppo
+from eva.parts.learners import Dpo, Sppo
+from eva.parts.policies import LanguageModel
 from eva.records import Checkpoint, Message, Prompt, Response, Rollout
 
 
@@ -51,7 +51,7 @@ def test_without_an_error_nothing_is_told(tmp_path: Path) -> None:
 def test_a_job_says_which_learner_it_is_for(learner: Dpo | Sppo) -> None:
     job = OwnJob(
         learner=learner,
-        policy=HfPolicy(model="m"),
+        policy=LanguageModel(model="m"),
         start=Checkpoint(uri="m", id="m"),
         lessons="",
         rollouts="rollouts.jsonl",

@@ -157,53 +157,6 @@ def test_a_playground_run_killed_again_and_again_ends_byte_for_byte(tmp_path, na
     assert contents(tmp_path / "run") == contents(tmp_path / "whole")
 
 
-PAPER_RECIPE = """
-base: {name}
-name: small-{name}
-rounds: 2
-sampling: {{max_tokens: 6}}
-policy: {{model: model, device: cpu, threads: 1}}
-prompts: {{kind: jsonl, path: prompts.jsonl}}
-learner: {{{steps}}}
-"""
-PAPER_CODE = {
-    "reward.py": """
-import numpy as np
-
-def reward(prompts, responses):
-    return np.array([[len(set(y.text.split())) / 6 for y in group] for group in responses])
-""",
-    "evolver.py": """
-from eva import Child, Message
-
-def evolve(parents, policy, *, seed):
-    return [
-        Child(parent=p.prompt.id, messages=(Message(role="user", content=text + word),),
-              method="add", by="test")
-        for p in parents for text in [p.prompt.messages[-1].content] for word in (" w1", " w2")
-    ]
-""",
-}
-
-
-@pytest.mark.parametrize("name", ["dpo", "sppo", "simpo", "orpo", "rloo", "online-dpo"])
-def test_the_recipes_of_the_paper_play_with_a_tiny_model_of_the_same_architecture(tmp_path, name):
-    tiny.tiny_gemma2(tmp_path / "model")
-    for file, code in PAPER_CODE.items():
-        (tmp_path / file).write_text(code)
-    rows = [{"prompt": f"w{i} w{i + 1}"} for i in range(8)]
-    (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    is_online = name in ("rloo", "online-dpo")
-    steps = "steps: 3, batch: 4, lr: 1.0e-3" if is_online else "batch: 4, lr: 1.0e-3"
-    (tmp_path / "r.yaml").write_text(PAPER_RECIPE.format(name=f"gemma2-9b-{name}", steps=steps))
-    played_by_command(tmp_path / "r.yaml", tmp_path / "run")
-    log = tmp_path / "run/rounds/001/learn/log.jsonl"
-    assert len(log.read_bytes().splitlines()) >= 2
-    written = yaml.safe_load((tmp_path / "run/recipe.yaml").read_text())
-    assert written["learner"]["kind"] == name.replace("-", "_")
-    assert (tmp_path / "run/rounds/001/learn/checkpoint").is_dir()
-
-
 def test_a_checkpoint_that_is_no_model_is_one_sentence(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model/notes.txt").write_text("hello")

@@ -1,5 +1,7 @@
 """From YAML to a recipe: base files, overrides, differences, and one sentence for each mistake."""
 
+import json
+
 import pytest
 import yaml
 
@@ -223,6 +225,95 @@ def test_a_held_out_set_has_a_plain_name(name):
 def test_training_on_the_parents_needs_a_fresh_estimate():
     with pytest.raises(RecipeError, match="evolve null needs estimate fresh"):
         recipes.load("toy", ["creator.evolve=null", "creator.estimate=last"])
+
+
+NESTED = """
+base: toy
+name: x
+policy: {kind: http, model: model, urls: [http://a/v1]}
+learner: {kind: python, call: "a:b"}
+reward:
+  kind: sum
+  terms:
+    - reward: {kind: judge, rubric: strict.md, by: {kind: http, model: judge, urls: [http://b/v1]}}
+    - {weight: 0.5, reward: {kind: length, penalty: 0.1, of: {kind: hf, model: model}}}
+creator:
+  evolve: {kind: evol_instruct, by: {kind: self}, templates: mine}
+  gates: {contamination: {sets: {arena: {kind: jsonl, path: arena.jsonl}}}}
+"""
+
+
+def test_files_that_parts_of_parts_name_are_relative_to_the_recipe_too(tmp_path):
+    (tmp_path / "strict.md").write_text("{prompt} {response}")
+    for folder in ("model", "mine"):
+        (tmp_path / folder).mkdir()
+    mine = recipes.load(written(tmp_path, NESTED))
+    judge, shorter = (term.reward for term in mine.reward.terms)
+    assert judge.rubric == str(tmp_path / "strict.md")
+    assert judge.by.model == "judge"  # a name that its servers know: there is no such folder
+    assert shorter.of.model == mine.policy.model == str(tmp_path / "model")
+    assert mine.creator.evolve.templates == str(tmp_path / "mine")
+    assert mine.creator.gates.contamination.sets["arena"].path == str(tmp_path / "arena.jsonl")
+
+
+@pytest.mark.parametrize("text", ["first {prompt}\nsecond", "{prompt} " * 99])
+def test_a_text_where_a_file_may_stand_is_a_text(tmp_path, text):
+    part = f"{{kind: self_instruct, by: {{kind: self}}, template: {json.dumps(text)}}}"
+    assert recipes.load("toy", [f"creator.evolve={part}"]).creator.evolve.template == text
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["policy.urls=[http://c/v1]", "policy.concurrency=1", "policy.price={input: 1, output: 1}",
+     "reward.terms.1.reward.of.device=cpu"],
+)  # fmt: skip
+def test_whom_to_ask_and_how_may_change_on_the_way(tmp_path, override):
+    path = written(tmp_path, NESTED)
+    key, _, value = override.partition("=")
+    old = recipes.load(path)
+    if "terms" in key:
+        text = NESTED.replace("kind: hf, model: model", "kind: hf, model: model, device: cpu")
+        new = recipes.load(written(tmp_path, text))
+    else:
+        new = recipes.load(path, [override])
+    assert recipes.differences(old, new)
+    recipes.must_agree(recipes.as_yaml(old), recipes.as_yaml(new))
+    assert recipes.digest(old) == recipes.digest(new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [("weight: 0.5", "weight: 0.6", "reward.terms.1.weight"),
+     ("model: judge", "model: other", "reward.terms.0.reward.by.model"),
+     ("{kind: self}", "{kind: hf, model: m}", "creator.evolve.by.kind")],
+)  # fmt: skip
+def test_what_is_asked_may_not(tmp_path, old, new, key):
+    one = recipes.as_yaml(recipes.load(written(tmp_path, NESTED)))
+    two = recipes.as_yaml(recipes.load(written(tmp_path, NESTED.replace(old, new))))
+    with pytest.raises(RunDirError, match=f"{key} is "):
+        recipes.must_agree(one, two)
+
+
+def test_a_learner_that_samples_for_itself_needs_its_weights_in_this_process():
+    with pytest.raises(RecipeError, match="learner kind 'rloo' needs a policy of kind 'hf', not"):
+        recipes.load("playground-rloo", ["policy={kind: http, model: m, urls: [http://a/v1]}"])
+
+
+@pytest.mark.parametrize(
+    ("part", "sentence"),
+    [("policy={kind: http, model: m}", "needs either urls .* or serve"),
+     ("policy={kind: http, model: m, urls: [http://a], budget: 1}", "budget needs price"),
+     ("reward={kind: hf, model: m, trust_remote_code: true}", "needs a revision"),
+     ("reward={kind: pairwise}", "give either call .* or model"),
+     ("reward={kind: judge, by: {kind: hf, model: m}, low: 3, high: 3}", "is not below high"),
+     ("reward={kind: judge, by: {kind: hf, model: m}, votes: 2}", "they would agree"),
+     ("creator.evolve={kind: evol_instruct, by: {kind: self}, operators: {deepen: 0}}",
+      "no weight above 0"),
+     ("creator.evolve={kind: evol_instruct}", r"creator\.evolve\.by' is missing")],
+)  # fmt: skip
+def test_parts_that_cannot_be_meant_are_refused(part, sentence):
+    with pytest.raises(RecipeError, match=sentence):
+        recipes.load("toy", ["learner={kind: python, call: 'a:b'}", part])
 
 
 def test_a_selector_is_the_paper_s_unless_said():

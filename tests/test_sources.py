@@ -5,8 +5,8 @@ import json
 import pytest
 
 from eva import build
-from eva.config import DatasetPrompts, FilePrompts
 from eva.errors import RecipeError
+from eva.parts.prompts import DatasetPrompts, FilePrompts
 
 
 def jsonl(tmp_path, *lines, **options):

@@ -3,10 +3,10 @@
 import pytest
 
 from eva import toy
-from eva.config import ToyPrompts
 from eva.errors import BackEndError
 from eva.evaluation import metrics
-from eva.learners import ToyOnline
+from eva.parts.learners import ToyOnline
+from eva.parts.prompts import ToyPrompts
 from eva.records import Checkpoint, Response, Rollout, Sampling
 
 

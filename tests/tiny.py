@@ -1,5 +1,6 @@
 """Tiny random models with their own tokenizers, made on the spot: no network."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -39,9 +40,9 @@ SHAPE = {
 }
 
 
-def tiny_tokenizer(path: Path) -> None:
+def tiny_tokenizer(path: Path, words: Sequence[str] = WORDS) -> None:
     """Words "w0" ... "w31"; like Llama's it puts <bos> before every text that it encodes."""
-    vocabulary = {word: i for i, word in enumerate((*SPECIAL, *WORDS))}
+    vocabulary = {word: i for i, word in enumerate((*SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -77,6 +78,39 @@ def tiny_gemma2(path: Path, sliding_window: int = 5) -> Path:
         tie_word_embeddings=False,
     )
     return save_tiny(config, path)
+
+
+def bigram_llama(path: Path, follows: Mapping[str, Sequence[str]]) -> Path:
+    """A Llama whose weights are set by hand: after a word comes one of those that follow it.
+
+    All that follow a word are equally likely, so a word that is named twice is twice as likely. Its
+    layers add nothing; the hidden state is the embedding of the last token, and the head is a table.
+    """
+    words = sorted({*follows, *(w for found in follows.values() for w in found)} - {*SPECIAL})
+    vocabulary = {word: i for i, word in enumerate((*SPECIAL, *words))}
+    size = len(vocabulary) + len(vocabulary) % 2
+    shape = {"vocab_size": size, "hidden_size": size, "num_attention_heads": 1, "head_dim": 8}
+    config = LlamaConfig(
+        **{**SHAPE, **shape, "num_key_value_heads": 1, "num_hidden_layers": 1},
+        tie_word_embeddings=False,
+    )
+    config.max_position_embeddings = 4096
+    with torch.random.fork_rng():
+        model = AutoModelForCausalLM.from_config(config)
+    table = torch.full((size, size), -1e4)
+    for word, found in follows.items():
+        for one in found:
+            share = found.count(one) / len(found)
+            table[vocabulary[one], vocabulary[word]] = torch.tensor(share).log()
+    layer = model.model.layers[0]
+    with torch.no_grad():
+        model.model.embed_tokens.weight.copy_(torch.eye(size))
+        layer.self_attn.o_proj.weight.zero_()
+        layer.mlp.down_proj.weight.zero_()
+        model.lm_head.weight.copy_(table / size**0.5)  # the last norm scales a unit vector so
+    model.save_pretrained(path)
+    tiny_tokenizer(path, words)
+    return path
 
 
 def tiny_gpt2(path: Path) -> Path:

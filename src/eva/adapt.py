@@ -1,12 +1,14 @@
-"""Lift small functions to the seams: a score of one response, or a preference between two."""
+"""Lift small things to the seams: a score of one response, a preference between two, a model."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 
 from eva.errors import PlugInError
-from eva.protocols import Floats_P_G, Reward
-from eva.records import Prompt, Response
+from eva.formulas.pairing import mean_wins
+from eva.protocols import Floats, Floats_P_G, OpenPolicy, Policy, Reward
+from eva.records import Checkpoint, Prompt, Response, Sampling
 
 
 def per_response(score: Callable[[Prompt, Response], float | None]) -> Reward:
@@ -55,25 +57,49 @@ def pairwise(preference: Callable[[Prompt, Response, Response], float | None]) -
     """
 
     def reward(prompts: Sequence[Prompt], responses: Sequence[Sequence[Response]]) -> Floats_P_G:
-        return np.array(
-            [_wins(preference, x, group) for x, group in zip(prompts, responses, strict=True)]
-        )
+        groups = zip(prompts, responses, strict=True)
+        size = len(responses[0]) if responses else 0
+        p_P_G_G = np.array([_duels(preference, x, group) for x, group in groups])
+        return mean_wins(p_P_G_G.reshape(len(prompts), size, size))
 
     return reward
 
 
-def _wins(
+def _duels(
     preference: Callable[[Prompt, Response, Response], float | None],
     prompt: Prompt,
     group: Sequence[Response],
-) -> list[float]:
-    size = len(group)
-    p_G_G = np.full((size, size), np.nan)
-    for i in range(size):
-        for j in range(size):
-            if i != j and (p := preference(prompt, group[i], group[j])) is not None:
+) -> Floats:
+    p_G_G = np.full((len(group), len(group)), np.nan)
+    for i, first in enumerate(group):
+        for j, second in enumerate(group):
+            if i != j and (p := preference(prompt, first, second)) is not None:
                 p_G_G[i, j] = p
-    both_G_G = (p_G_G + 1.0 - p_G_G.T) / 2.0
-    known_G = (~np.isnan(both_G_G)).sum(axis=1)
-    total_G = np.nansum(both_G_G, axis=1)
-    return [float(t / k) if k else np.nan for t, k in zip(total_G, known_G, strict=True)]
+    return p_G_G
+
+
+class Asked:
+    """A model that is only asked, as a policy: opened when it is first asked, until released.
+
+    Attributes:
+        name: What it is, for the records of what it wrote.
+    """
+
+    def __init__(self, name: str, open_policy: OpenPolicy, checkpoint: Checkpoint) -> None:
+        self.name = name
+        self._open, self._checkpoint = open_policy, checkpoint
+        self._policy: Policy | None = None
+        self._stack = ExitStack()
+
+    def __call__(
+        self, prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
+        """Answer: n responses for each prompt, in the order of the prompts."""
+        if self._policy is None:
+            self._policy = self._stack.enter_context(self._open(self._checkpoint))
+        return self._policy(prompts, n, sampling=sampling, seed=seed)
+
+    def release(self) -> None:
+        """Give its memory back, and end what was started for it."""
+        self._policy = None
+        self._stack.close()

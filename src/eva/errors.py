@@ -6,7 +6,8 @@
     |-- RecipeError    the recipe is wrong; raised before any work is done
     |-- PlugInError    a plug-in broke the contract of its seam (eva.protocols)
     |-- BackEndError   a server, a device or a model folder failed underneath eva
-    `-- RunDirError    the run directory is locked, foreign, damaged or full
+    |-- RunDirError    the run directory is locked, foreign, damaged or full
+    `-- StopRule       a rule of the recipe ended the run: an alarm, a budget
 
 What happens to one prompt is no error: it is a record with a reason.
 """
@@ -30,3 +31,7 @@ class BackEndError(EvaError):
 
 class RunDirError(EvaError):
     """The run directory is held by another run, made by another recipe, damaged or full."""
+
+
+class StopRule(EvaError):
+    """A rule that the recipe asks for ended the run; what was made stands, and it can go on."""

@@ -1,32 +1,76 @@
 """What a checkpoint can do: fixed held-out prompts, answered greedily and sampled.
 
-The sampling seed of a held-out set is fixed, so all checkpoints of all runs meet the same draws.
+The sampling seed of a held-out set is fixed, so all checkpoints of all runs meet the same draws. A
+second reward may watch the same answers: where it falls while the reward that is trained on rises,
+the policy learns to please a reward model (over-optimisation; Gao et al. 2023).
 """
+
+import json
+import logging
+from collections.abc import Sequence
 
 import numpy as np
 
 from eva import seeds
-from eva.formulas.statistics import win_rate
+from eva.contracts import checked_rewards, plug_in
+from eva.errors import StopRule
+from eva.formulas.statistics import estimate, win_rate
 from eva.game import Evaluation, Game
-from eva.protocols import Floats_P_G, Policy
-from eva.records import Rollout, RunState, Sampling
+from eva.protocols import Floats_P, Floats_P_G, Policy, Reward
+from eva.records import Record, Rollout, RunState, Sampling
 from eva.stages import answer, rewards_of, rollouts
-from eva.store import RunDir, write_json
+from eva.store import Room, RunDir, write_json
+
+log = logging.getLogger(__name__)
+
+ALARM = "overoptimised"
+"""The metric of a set that is 1 at an alarm."""
+
+
+class Watched(Record):
+    """What the monitor says of the answers to one held-out prompt."""
+
+    prompt: str
+    """Its id."""
+    rewards: tuple[float | None, ...]
+    """One for each answer; None where it is missing."""
 
 
 def evaluate(game: Game, policy: Policy, state: RunState, folder: RunDir) -> None:
-    """Measure theta_t, if it is due, into `evals/<t>.json`; metrics are named set/mode/metric."""
+    """Measure theta_t, if it is due, into `evals/<t>.json`; metrics are named set/mode/metric.
+
+    Raises:
+        StopRule: The monitor gives an alarm, and the recipe stops the run then.
+    """
     evaluation, t = game.evaluation, state.round
     path = folder.eval_path(t)
-    if evaluation is None or path.exists():
+    if evaluation is None:
         return
-    if t % evaluation.every == 0 or t == game.rounds:
+    is_due = t % evaluation.every == 0 or t == game.rounds
+    if is_due and not path.exists():
         measured = {
             f"{name}/{metric}": value
             for name in evaluation.sets
             for metric, value in _measured(evaluation, name, policy, state, folder).items()
         }
         write_json(path, dict(measured))
+    if is_due:
+        _heed(evaluation, folder, t, is_last=t == game.rounds)
+
+
+def _heed(evaluation: Evaluation, folder: RunDir, t: int, *, is_last: bool) -> None:
+    """Log an alarm, and stop if the recipe says so and rounds are left."""
+    measured = json.loads(folder.eval_path(t).read_bytes())
+    alarms = [name for name in evaluation.sets if measured.get(f"{name}/sampled/{ALARM}")]
+    if not alarms:
+        return
+    sentence = (
+        f"checkpoint {t} is over-optimised on the held-out set {', '.join(alarms)}: since an "
+        "earlier checkpoint the reward rose and the monitor fell (evals/ shows when)"
+    )
+    log.warning(sentence)
+    if evaluation.stop and not is_last:
+        raise StopRule(f"{sentence}; to go on, run with --set evaluate.monitor.stop=false")
 
 
 def _measured(
@@ -39,13 +83,88 @@ def _measured(
     first_P_G = rewards_of(room.read("000", Rollout))
     rewards_P_G = rewards_of(answered)
     modes = {"greedy": slice(0, 1), "sampled": slice(1, None)}
-    return {
+    found = {
         f"{mode}/{metric}": value
         for mode, columns in modes.items()
         for metric, value in metrics(
             rewards_P_G[:, columns], first_P_G[:, columns], evaluation.solved_at
         ).items()
     }
+    if evaluation.monitor:
+        watched = folder.eval_room(f"{name}/monitor")
+        watched.whole(stage, Watched, _watched, evaluation.monitor, answered)
+        found |= {
+            f"{mode}/{metric}": value
+            for mode, columns in modes.items()
+            for metric, value in _alarmed(evaluation, room, watched, stage, columns).items()
+        }
+    return found
+
+
+def _watched(monitor: Reward, answered: Sequence[Rollout]) -> list[Watched]:
+    """What the monitor says of a checkpoint's answers."""
+    prompts = [rollout.prompt for rollout in answered]
+    responses = [rollout.responses for rollout in answered]
+    with plug_in("monitor"):
+        rewards = monitor(prompts, responses)
+    rewards_P_G = checked_rewards(rewards, len(prompts), len(responses[0]))
+    return [
+        Watched(prompt=prompt.id, rewards=tuple(None if np.isnan(r) else float(r) for r in row))
+        for prompt, row in zip(prompts, rewards_P_G, strict=True)
+    ]
+
+
+def _alarmed(
+    evaluation: Evaluation, room: Room, watched: Room, stage: str, columns: slice
+) -> dict[str, float]:
+    """The mean of the monitor, and whether an earlier checkpoint gives the alarm."""
+
+    def means(t: str) -> tuple[Floats_P, Floats_P]:
+        reward_P_G = rewards_of(room.read(t, Rollout))[:, columns]
+        rows = [
+            [np.nan if r is None else r for r in one.rewards] for one in watched.read(t, Watched)
+        ]
+        return mean_of_present(reward_P_G), mean_of_present(np.array(rows)[:, columns])
+
+    reward_P, monitor_P = means(stage)
+    earlier = sorted(path.stem for path in watched.path.glob("*.jsonl") if path.stem < stage)
+    alarms = [
+        overoptimised(reward_P, monitor_P, *means(before), drop=evaluation.drop)
+        for before in earlier
+    ]
+    is_present_P = ~np.isnan(monitor_P)
+    mean = {"monitor": float(np.mean(monitor_P[is_present_P]))} if is_present_P.any() else {}
+    return mean | {ALARM: float(any(alarms))}
+
+
+def mean_of_present(rewards_P_G: Floats_P_G) -> Floats_P:
+    """The mean reward of each prompt over the answers that have one; shape [P], NaN without any."""
+    is_present_P_G = ~np.isnan(rewards_P_G)
+    count_P = is_present_P_G.sum(axis=1)
+    total_P = np.where(is_present_P_G, rewards_P_G, 0.0).sum(axis=1)
+    mean_P: Floats_P = np.where(count_P > 0, total_P / np.maximum(count_P, 1), np.nan)
+    return mean_P
+
+
+def overoptimised(
+    reward_P: Floats_P,
+    monitor_P: Floats_P,
+    old_reward_P: Floats_P,
+    old_monitor_P: Floats_P,
+    *,
+    drop: float,
+) -> bool:
+    """Whether the reward rose and the monitor fell since an older checkpoint.
+
+    Both by more than `drop` standard errors of the differences, paired by prompt: our choice. Each
+    of the four is of shape [P], NaN where it is missing; prompts with a gap are left out.
+    """
+    change_2_P = np.array([reward_P - old_reward_P, monitor_P - old_monitor_P])
+    change_2_P = change_2_P[:, ~np.isnan(change_2_P).any(axis=0)]
+    if change_2_P.shape[1] < 2:
+        return False
+    rise, fall = (estimate(change_P) for change_P in change_2_P)
+    return rise.mean > drop * rise.error and fall.mean < -drop * fall.error
 
 
 def _answered(evaluation: Evaluation, name: str, policy: Policy, state: RunState) -> list[Rollout]:

@@ -17,6 +17,7 @@ from eva.protocols import (
     OnlineLearner,
     OpenPolicy,
     Reward,
+    Screen,
     Select,
     Share,
 )
@@ -43,6 +44,8 @@ class Creator:
     """Whether the current policy answers the pool, or the last lessons' rewards serve again."""
     start: int = 1
     """The first round in which the creator is awake."""
+    screens: tuple[Screen, ...] = ()
+    """What a newborn prompt must pass, beside the gates of the game."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class StreamCreator:
     """Scored prompts that are remembered."""
     max_age: int | None = None
     """Mini-batches after which a score is forgotten; None for never."""
+    screens: tuple[Screen, ...] = ()
+    """What a newborn prompt must pass, beside the gates of the game."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,12 @@ class Evaluation:
     """Rounds between evaluations; the first and the last checkpoint are always measured."""
     solved_at: float | None = None
     """The reward from which a response counts as right."""
+    monitor: Reward | None = None
+    """A held-out reward on the same answers, never trained on."""
+    drop: float = 2.0
+    """Standard errors by which the reward must have risen and the monitor fallen for an alarm."""
+    stop: bool = False
+    """Whether the run ends at an alarm."""
 
 
 @dataclass(frozen=True)

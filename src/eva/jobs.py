@@ -12,10 +12,10 @@ from typing import Annotated, NoReturn
 
 from pydantic import Field, JsonValue
 
-from eva.config import HfPolicy
 from eva.contracts import plug_in
 from eva.errors import BackEndError, EvaError, PlugInError, RecipeError, RunDirError
-from eva.learners import OwnOffline
+from eva.parts.learners import OwnOffline
+from eva.parts.policies import LanguageModel
 from eva.records import Checkpoint, Record, Rollout
 from eva.seeds import digest
 from eva.store import write_json
@@ -86,7 +86,7 @@ class OwnJob(Record):
 
     learner: Annotated[OwnOffline, Field(discriminator="kind")]
     """The learner's part of the recipe."""
-    policy: HfPolicy
+    policy: LanguageModel
     """The policy's part."""
     start: Checkpoint
     """The weights that the update starts from."""

@@ -16,7 +16,7 @@ from eva import online, seeds
 from eva.contracts import checked_checkpoint, plug_in
 from eva.evaluation import evaluate
 from eva.game import Creator, Game, Online
-from eva.protocols import Learner, Policy
+from eva.protocols import Around, Learner, Policy
 from eva.records import Checkpoint, Child, Prompt, Rollout, RunState, ScoredPrompt
 from eva.stages import (
     admit,
@@ -27,6 +27,8 @@ from eva.stages import (
     lazily,
     mix,
     next_pool,
+    release,
+    released,
     score,
     select,
     summary,
@@ -42,17 +44,18 @@ def run(game: Game, folder: RunDir) -> Iterator[tuple[int, Metrics]]:
 
     The metrics of round t are those of its lessons, and the held-out ones of theta_t.
     """
-    state = folder.state() or begin(game, folder)
-    while state.round < game.rounds:
-        t, learner = state.round, game.learner
-        if isinstance(learner, Online):
-            state = online.play(game, learner, state, folder)
-        else:
-            state = play(game, learner, state, folder)
-        yield t, folder.metrics(t)
-    with lazily(game.open_policy, folder.located(state.checkpoint)) as policy:
-        evaluate(game, policy, state, folder)
-    yield state.round, folder.metrics(state.round)
+    with released(game):
+        state = folder.state() or begin(game, folder)
+        while state.round < game.rounds:
+            t, learner = state.round, game.learner
+            if isinstance(learner, Online):
+                state = online.play(game, learner, state, folder)
+            else:
+                state = play(game, learner, state, folder)
+            yield t, folder.metrics(t)
+        with lazily(game.open_policy, folder.located(state.checkpoint)) as policy:
+            evaluate(game, policy, state, folder)
+        yield state.round, folder.metrics(state.round)
 
 
 def begin(game: Game, folder: RunDir) -> RunState:
@@ -76,6 +79,7 @@ def play(game: Game, learner: Learner, state: RunState, folder: RunDir) -> RunSt
         untried = unanswered(batch, tried, state)
         solved = room.chunks("solved", Rollout, untried, answer, game.chunk)
     lessons = room.whole("lessons", Rollout, blend, batch, tried, solved)
+    release(game)
     checkpoint = learn(learner, state, lessons, folder)
     after = RunState(
         round=t + 1,
@@ -101,10 +105,16 @@ def create(
     scored = room.whole("scored", ScoredPrompt, score, tried, creator.info)
     parents = room.whole("parents", ScoredPrompt, select, scored, creator, state)
     written = room.chunks("written", Child, parents, rewrite, game.chunk)
-    children = room.whole("children", Child, admit, written, pool, game.gates)
+    around = Around({p.prompt.id: p.prompt for p in parents}, pool, born_before(t, folder))
+    children = room.whole("children", Child, admit, written, around, game.gates, creator.screens)
     born = room.whole("born", Prompt, grown, children, t)
     batch = room.whole("batch", Prompt, mix, born, parents, game, state, creator)
     return tried, batch
+
+
+def born_before(t: int, folder: RunDir) -> list[Prompt]:
+    """The prompts that were born in the rounds before t."""
+    return [prompt for s in range(t) for prompt in folder.room(s).found("born", Prompt)]
 
 
 def learn(

@@ -81,7 +81,10 @@ def learn(game: Game, online: Online, state: RunState, folder: RunDir) -> list[C
                 stream.remember(scored)
             if stream.wanted() and stream.state.step < game.rounds * online.steps:
                 parents = room.part("parents", k, ScoredPrompt, stream.parents)
-                children = room.part("children", k, Child, stream.children, parents, trainee.policy)
+                policy_id = f"{state.checkpoint.id}+{k + 1}"
+                children = room.part(
+                    "children", k, Child, stream.children, parents, trainee.policy, policy_id
+                )
                 stream.welcome(parents, children, t)
             notes = Notes(stream=stream.state, logged=tallied(notes.logged, metrics))
             with plug_in("learner"):

@@ -3,10 +3,11 @@
 Arrays carry their axes in their names: P prompts, G responses per prompt, K chosen.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,8 @@ class Evolver(Protocol):
 
         `policy` is the current solver, for evolvers that let the model write its own prompts. The
         parents come chunk by chunk with the same seed: draw from ``seeds.rng(seed,
-        parent.prompt.id)``, so that children do not depend on how parents are cut.
+        parent.prompt.id)``, so that children do not depend on how parents are cut. One that shows a
+        parent beside others takes those of the same call: `chunk` of the recipe cannot change.
         """
         ...
 
@@ -142,6 +144,47 @@ class OnlineLearner(Protocol):
             seed: The seed of this update.
             round: t, for schedules that span rounds.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class Around:
+    """What a child may be compared with."""
+
+    parents: Mapping[str, Prompt] = field(default_factory=dict)
+    """By id: the prompts that were rewritten, earlier children of a chain among them."""
+    pool: Sequence[Prompt] = ()
+    """The pool of the round."""
+    history: Sequence[Prompt] = ()
+    """Prompts that were born in earlier rounds."""
+
+
+class Screen(Protocol):
+    """A gate that sees a child in its surroundings: its parent, its siblings, the pool."""
+
+    @property
+    def name(self) -> str:
+        """What a refused child records as its gate."""
+        ...
+
+    def __call__(self, children: Sequence[Child], around: Around) -> list[str | None]:
+        """For each child why it cannot become a prompt, or None.
+
+        The children are those that nothing refused before, in the order in which they were written.
+        The verdicts depend on the arguments alone: a run that was killed asks again.
+        """
+        ...
+
+
+@runtime_checkable
+class Releasable(Protocol):
+    """A reward, evolver or screen that holds a model or a server; optional.
+
+    Before the learner starts eva asks it to give the memory back; it opens again when next called.
+    """
+
+    def release(self) -> None:
+        """Give the memory back."""
         ...
 
 

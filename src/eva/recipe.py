@@ -17,28 +17,45 @@ from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from eva.config import Recipe, StreamCreator
+from eva.config import Recipe
 from eva.errors import RecipeError, RunDirError
-from eva.learners import Online
+from eva.parts.creators import StreamCreator
+from eva.parts.learners import Online
 
 Tree: TypeAlias = dict[str, JsonValue]
 
 MAY_CHANGE = frozenset(
     {
         "rounds",
-        "policy.device",
-        "policy.rows",
-        "policy.threads",
         "learner.micro_tokens",
         "learner.gradient_checkpointing",
         "learner.share_prompts",
         "learner.save_steps",
         "learner.launch",
+        "evaluate.monitor.stop",
     }
 )
 """Keys that may change when a run goes on. More rounds (not fewer) do not alter those played; where
 phases are shares of all rounds, they must stay. The others say how to compute, not what; they move
 results by rounding alone (docs/design.md)."""
+
+HOW = frozenset(
+    {
+        *("device", "rows", "threads", "memory", "eager", "tensor_parallel", "batch_tokens"),
+        *("urls", "serve", "reload", "key", "concurrency", "deadline", "attempts", "patience"),
+        *("price", "budget"),
+    }
+)
+"""Keys of policies and rewards, at any depth, that say how to compute as well, or whom to pay."""
+
+FILES = frozenset({"path", "model", "rubric", "template", "templates"})
+"""Keys that may name a file or folder, relative to the recipe that names it."""
+
+LONGEST_NAME = 255
+"""Characters that the name of a file can have."""
+
+OPAQUE = frozenset({"args", "body", "env", "options"})
+"""Keys whose inner keys belong to somebody else."""
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -96,7 +113,10 @@ def tree(path: Path, chain: Sequence[Path] = ()) -> Tree:
         raise RecipeError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(fields, dict):
         raise RecipeError(f"{path} holds {type(fields).__name__}; expected keys and values")
-    fields = _anchored(fields, path.parent)
+    try:
+        fields = _anchored(fields, path.parent)
+    except RecursionError as error:
+        raise RecipeError(f"{path} holds an alias that leads back to itself") from error
     base = fields.pop("base", None)
     if base is None:
         return fields
@@ -116,15 +136,14 @@ def as_yaml(recipe: Recipe) -> str:
 
 def digest(recipe: Recipe) -> str:
     """What the recipe is, 20 hexadecimal digits; keys that may change on the way do not count."""
-    leaves = _leaves(recipe.model_dump(mode="json"))
-    fields = {key: value for key, value in leaves if not _may_change(key)}
+    fields = {key: value for key, value in leaves(recipe) if not _may_change(key)}
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
 def differences(a: Recipe, b: Recipe) -> list[tuple[str, JsonValue, JsonValue]]:
     """Where two recipes differ: (dotted key, value in a, value in b); None where one lacks it."""
-    flat_a, flat_b = (dict(_leaves(r.model_dump(mode="json"))) for r in (a, b))
+    flat_a, flat_b = dict(leaves(a)), dict(leaves(b))
     keys = [*flat_a, *(key for key in flat_b if key not in flat_a)]
     return [
         (key, flat_a.get(key), flat_b.get(key))
@@ -166,10 +185,12 @@ def _spans_rounds(recipe: Recipe) -> bool:
 def _may_change(key: str) -> bool:
     """Whether a run may go on with another value.
 
-    What lies at a path or in a model folder is compared by its content (`eva.build.inputs`), so a
-    project may be moved.
+    What lies at a path or in the policy's folder is compared by its content (`eva.build.inputs`),
+    so a project may be moved.
     """
-    return key in MAY_CHANGE or key.endswith(".path") or key == "policy.model"
+    if key in MAY_CHANGE or key.endswith(".path") or key == "policy.model":
+        return True
+    return not key.startswith("learner.") and not HOW.isdisjoint(key.split("."))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -201,28 +222,30 @@ _Loader.add_implicit_resolver(
 
 
 def _anchored(fields: Tree, folder: Path) -> Tree:
-    """Make the relative paths of files and models absolute: they are relative to `folder`."""
-    anchored = dict(fields)
-    for key in ("prompts", "new_prompts"):
-        anchored |= {key: _located(fields[key], "path", folder)} if key in fields else {}
-    if "policy" in fields:
-        anchored["policy"] = _located(fields["policy"], "model", folder)
-    evaluate = fields.get("evaluate")
-    if isinstance(evaluate, dict) and isinstance(evaluate.get("sets"), dict):
-        sets = evaluate["sets"]
-        assert isinstance(sets, dict)
-        located = {name: _located(part, "path", folder) for name, part in sets.items()}
-        anchored["evaluate"] = {**evaluate, "sets": located}
-    return anchored
+    """Make the relative paths of files and folders absolute: they are relative to `folder`."""
+    is_data_set = fields.get("kind") == "dataset"
+    return {
+        key: _located(value, folder, may_be_name=key != "path" or is_data_set)
+        if key in FILES and isinstance(value, str)
+        else value
+        if key in OPAQUE
+        else _within(value, folder)
+        for key, value in fields.items()
+    }
 
 
-def _located(part: JsonValue, key: str, folder: Path) -> JsonValue:
-    """A part whose `key` is absolute; a model or a data set may be a hub id, which stays."""
-    if not isinstance(part, dict) or not isinstance(part.get(key), str):
-        return part
-    place = folder / str(part[key])
-    may_be_hub_id = key == "model" or part.get("kind") == "dataset"
-    return part if may_be_hub_id and not place.exists() else {**part, key: str(place.resolve())}
+def _within(value: JsonValue, folder: Path) -> JsonValue:
+    if isinstance(value, dict):
+        return _anchored(value, folder)
+    return [_within(one, folder) for one in value] if isinstance(value, list) else value
+
+
+def _located(value: str, folder: Path, *, may_be_name: bool) -> str:
+    """An absolute path; what may be a name (a hub id, a shipped text) stays if no file is there."""
+    is_text = "\n" in value or len(value) > LONGEST_NAME
+    if may_be_name and (is_text or not (folder / value).exists()):
+        return value
+    return str((folder / value).resolve())
 
 
 def _merged(base: Tree, over: Mapping[str, JsonValue]) -> Tree:
@@ -256,10 +279,18 @@ def _overridden(fields: Tree, overrides: Sequence[str]) -> Tree:
     return fields
 
 
+def leaves(recipe: Recipe) -> list[tuple[str, JsonValue]]:
+    """Every choice of a recipe: dotted key and value."""
+    return list(_leaves(recipe.model_dump(mode="json")))
+
+
 def _leaves(value: JsonValue, path: str = "") -> Iterable[tuple[str, JsonValue]]:
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             yield from _leaves(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        for place, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}.{place}")
     else:
         yield path, value
 

@@ -22,6 +22,10 @@ from pydantic import (
     model_validator,
 )
 
+# Made once: json.dumps makes an encoder for every call that has settings.
+_LITERAL = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_CANONICAL = json.JSONEncoder(ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+
 
 def _unicode(text: str) -> str:
     try:
@@ -36,7 +40,7 @@ def _unicode(text: str) -> str:
 
 def _storable(data: dict[str, JsonValue]) -> dict[str, JsonValue]:
     try:
-        _unicode(json.dumps(data, ensure_ascii=False, allow_nan=False))
+        _unicode(_LITERAL.encode(data))
     except ValueError as error:
         if "JSON compliant" not in str(error):
             raise
@@ -81,8 +85,7 @@ class Sampling(Record):
 def content_id(messages: Sequence[Message], data: Mapping[str, JsonValue]) -> str:
     """The identity of a prompt: BLAKE2b of its canonical content, 20 hexadecimal digits."""
     content = [[m.role, m.content] for m in messages]
-    text = json.dumps([content, data], ensure_ascii=True, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+    return hashlib.blake2b(_CANONICAL.encode([content, data]).encode(), digest_size=10).hexdigest()
 
 
 class Prompt(Record):
@@ -122,14 +125,26 @@ class Response(Record):
 
     text: Text
     """The decoded answer, without special tokens."""
-    finish: Literal["stop", "length"] = "stop"
-    """Whether the policy ended its answer itself or was cut at the token limit."""
+    finish: Literal["stop", "length", "error"] = "stop"
+    """Whether the policy ended its answer itself or was cut at the token limit; "error": there is
+    no answer (a server refused the prompt), and its reward is missing, whatever the reward says."""
+    error: Text | None = None
+    """Why there is no answer, where `finish` is "error"."""
     tokens: tuple[int, ...] | None = None
     """Token ids as sampled, the end token included if it was sampled; None where the back end does
     not know them. The learner trains on these, never on text tokenised again."""
     logprobs: tuple[float, ...] | None = None
     """Natural log-probability of each token under the model's own softmax (temperature 1, no
     nucleus), rounded to 1e-5; None where it is not free."""
+
+    @model_validator(mode="after")
+    def _error_has_a_reason(self) -> Self:
+        if (self.finish == "error") != (self.error is not None):
+            raise ValueError(
+                f"a response with finish {self.finish!r} and error {self.error!r}; expected a "
+                "reason exactly where finish is 'error'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _as_many_logprobs(self) -> Self:
@@ -194,9 +209,13 @@ class Child(Record):
     change: Text = ""
     """What it changed, in words a person reads."""
     by: str = Field(min_length=1)
-    """Who wrote it."""
+    """Who wrote it; `SELF` becomes "self" and the id of the checkpoint that wrote."""
+    sampling: Sampling | None = None
+    """How the writer's output was drawn; None where the writer is no language model."""
     flaw: Text | None = Field(default=None, min_length=1)
     """Why it is refused, or None."""
+    gate: str | None = None
+    """The gate that refused it, e.g. "parse", "repeat", "refusal"; None without a flaw."""
     raw: Text | None = None
     """The writer's output before parsing, where there is such a thing."""
 
@@ -229,6 +248,10 @@ class Child(Record):
             by=self.by,
             born=born,
         )
+
+
+SELF = "self"
+"""The writer of a prompt is the policy itself."""
 
 
 class Refused(Record):
@@ -276,6 +299,6 @@ class RunState(Record):
 
 
 def _without(fields: object, key: str) -> object:
-    if isinstance(fields, Mapping):
+    if isinstance(fields, Mapping) and key in fields:
         return {name: value for name, value in fields.items() if name != key}
     return fields

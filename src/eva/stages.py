@@ -5,6 +5,7 @@ Together with `eva.loop.play`, which puts them in order, this is the whole game.
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,19 +19,25 @@ from eva.contracts import (
     plug_in,
     some_present,
 )
+from eva.diversity import diversity
+from eva.errors import PlugInError
 from eva.formulas.pairing import best_and_worst
 from eva.game import Creator, Game
 from eva.protocols import (
+    Around,
     Evolver,
     Floats_P_G,
     Gate,
     Info,
     OpenPolicy,
     Policy,
+    Releasable,
     Reward,
+    Screen,
     Select,
 )
 from eva.records import (
+    SELF,
     Checkpoint,
     Child,
     Message,
@@ -41,6 +48,7 @@ from eva.records import (
     Sampling,
     ScoredPrompt,
 )
+from eva.yields import refused_by
 
 
 @contextmanager
@@ -59,6 +67,26 @@ def lazily(open_policy: OpenPolicy, checkpoint: Checkpoint) -> Iterator[Policy]:
         yield policy
 
 
+def release(game: Game) -> None:
+    """Have rewards, evolver and screens give their memory back."""
+    creator, evaluation = game.creator, game.evaluation
+    held: list[object] = [game.reward]
+    held += [creator.evolver, *creator.screens] if creator else []
+    held += [evaluation.reward, evaluation.monitor] if evaluation else []
+    for one in held:
+        if isinstance(one, Releasable):
+            one.release()
+
+
+@contextmanager
+def released(game: Game) -> Iterator[None]:
+    """Leave nothing open behind a game, however it ends."""
+    try:
+        yield
+    finally:
+        release(game)
+
+
 def answer(
     prompts: Sequence[Prompt],
     policy: Policy,
@@ -74,7 +102,9 @@ def answer(
     responses = checked_responses(answers, prompts, n)
     with plug_in("reward"):
         rewards = reward(prompts, responses)
-    return responses, checked_rewards(rewards, len(prompts), n)
+    checked_P_G = checked_rewards(rewards, len(prompts), n)
+    is_error_P_G = [[response.finish == "error" for response in group] for group in responses]
+    return responses, np.where(is_error_P_G, np.nan, checked_P_G)
 
 
 def rollouts(
@@ -166,35 +196,67 @@ def evolve(
     if creator.evolver is None:
         return []
     seed = seeds.child(state.seed, "evolve", state.round)
-    return rewritten(parents, policy, creator.evolver, seed)
+    return rewritten(parents, policy, creator.evolver, seed, state.checkpoint.id)
 
 
 def rewritten(
-    parents: Sequence[ScoredPrompt], policy: Policy, evolver: Evolver, seed: int
+    parents: Sequence[ScoredPrompt], policy: Policy, evolver: Evolver, seed: int, policy_id: str
 ) -> list[Child]:
-    """What an evolver wrote for each parent, as it returned it."""
+    """What an evolver wrote for each parent; where the policy itself wrote, `by` names it."""
     with plug_in("evolver"):
         children = evolver(parents, policy, seed=seed)
-    return checked_children(children, [parent.prompt.id for parent in parents])
+    by = {"by": f"{SELF} {policy_id}"}
+    return [
+        child.model_copy(update=by) if child.by == SELF else child
+        for child in checked_children(children, [parent.prompt.id for parent in parents])
+    ]
 
 
 def admit(
     written: Sequence[Child],
-    pool: Sequence[Prompt],
+    around: Around,
     gates: Sequence[Gate],
+    screens: Sequence[Screen] = (),
     seen: Collection[str] = (),
 ) -> list[Child]:
-    """Judge: the children, each that must not become a prompt with its flaw.
+    """Judge: the children, each that must not become a prompt with its flaw and the gate behind it.
 
-    `seen` holds the ids of children that were written before, where those count as duplicates.
+    Args:
+        written: What the evolver wrote.
+        around: The pool, and what else a screen compares with; parents among the children need not
+            be in it.
+        gates: Judge a chat by itself.
+        screens: Judge in turn what nothing refused before.
+        seen: Ids of children that were written before, where those count as duplicates.
     """
     known = dict.fromkeys(seen, "it repeats an earlier child of this run")
-    known |= {prompt.id: "it is already in the pool" for prompt in pool}
+    known |= {prompt.id: "it is already in the pool" for prompt in around.pool}
     judged = []
     for child in written:
-        flaw = child.flaw or known.get(child.id) or flaw_of(child.messages, gates)
+        repeats = known.get(child.id)
         known.setdefault(child.id, "it repeats another child of this round")
-        judged.append(child.model_copy(update={"flaw": flaw}))
+        flaw = child.flaw or repeats or flaw_of(child.messages, gates)
+        gate = "parse" if child.flaw else "repeat" if repeats else "unfit" if flaw else None
+        judged.append(child.model_copy(update={"flaw": flaw, "gate": gate}))
+    parents = {c.id: c.grown(0) for c in judged if c.flaw is None} | dict(around.parents)
+    for screen in screens:
+        judged = _screened(judged, screen, replace(around, parents=parents))
+    return judged
+
+
+def _screened(children: Sequence[Child], screen: Screen, around: Around) -> list[Child]:
+    sound = [i for i, child in enumerate(children) if child.flaw is None]
+    with plug_in(f"gate {screen.name}"):
+        flaws = screen([children[i] for i in sound], around)
+    if len(flaws) != len(sound):
+        raise PlugInError(
+            f"the gate {screen.name} returned {len(flaws)} verdicts for {len(sound)} children; "
+            "expected one for each, a reason or None"
+        )
+    judged = list(children)
+    for i, flaw in zip(sound, flaws, strict=True):
+        if flaw is not None:
+            judged[i] = judged[i].model_copy(update={"flaw": flaw, "gate": screen.name})
     return judged
 
 
@@ -276,6 +338,7 @@ def summary(
     _, _, margin_P = best_and_worst(rewards_P_G)
     fresh = [rollout for rollout in answered if rollout.round == t]
     responses = [response for rollout in fresh for response in rollout.responses]
+    asked = [rollout.prompt for rollout in lessons]
     return {
         "reward": float(np.nanmean(rewards_P_G)),
         "spread": float(np.nanmean(margin_P)) if np.isfinite(margin_P).any() else 0.0,
@@ -288,6 +351,8 @@ def summary(
         "words": float(np.mean([_words(rollout.prompt) for rollout in lessons])),
         "written": float(len(children)),
         "flawed": float(sum(child.flaw is not None for child in children)),
+        **{f"refused/{gate}": float(n) for gate, n in sorted(refused_by(children).items())},
+        **{f"diversity/{name}": value for name, value in diversity(asked).items()},
     }
 
 

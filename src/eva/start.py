@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from eva import build, loop
 from eva.config import Recipe
+from eva.mirror import mirrored
 from eva.protocols import Progress
 from eva.recipe import as_yaml, digest, must_agree
 from eva.store import attempt_log, cannot_write, held
@@ -27,7 +28,12 @@ def quiet(stage: str, done: int, total: int) -> None:
 
 
 def run_recipe(
-    recipe: Recipe, path: Path, *, here: Path, progress: Progress = quiet
+    recipe: Recipe,
+    path: Path,
+    *,
+    here: Path,
+    progress: Progress = quiet,
+    mirror: str | None = None,
 ) -> Iterator[tuple[int, dict[str, float]]]:
     """Play a recipe in the folder `path`, from where it stopped; yields metrics by round.
 
@@ -36,13 +42,15 @@ def run_recipe(
         path: The run directory; made if it is missing.
         here: The folder of the recipe, where its own Python functions are looked for.
         progress: Told how far each stage is.
+        mirror: Where a copy of the run directory is kept; see eva.mirror.
 
     Raises:
         EvaError: One sentence that says what to do; see eva.errors.
     """
-    game = build.game(recipe, here)
-    known = facts(recipe) | {"inputs": build.inputs(game)}
+    game = build.game(recipe, here, path / "cache")
+    known = facts(recipe) | {"inputs": build.inputs(game, recipe)}
     with (
+        mirrored(path, mirror),
         held(path, as_yaml(recipe), known, agree=must_agree, progress=progress) as folder,
         logged(attempt_log(path)),
     ):

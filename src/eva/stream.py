@@ -17,7 +17,7 @@ import numpy as np
 from eva import seeds
 from eva.formulas.phases import evolved_of, parents_of
 from eva.game import StreamCreator
-from eva.protocols import Gate, Index_K, Policy
+from eva.protocols import Around, Gate, Index_K, Policy
 from eva.records import Child, Prompt, Record, Rollout, ScoredPrompt
 from eva.stages import admit, drawn, grown, rewritten, score
 
@@ -195,16 +195,21 @@ class PromptStream:
         rng = seeds.rng(self._seed, "select", self.state.step)
         return drawn([m.scored for m in self.state.buffer], K, self._creator.select, rng)
 
-    def children(self, parents: Sequence[ScoredPrompt], policy: Policy) -> list[Child]:
+    def children(
+        self, parents: Sequence[ScoredPrompt], policy: Policy, policy_id: str = "policy"
+    ) -> list[Child]:
         """Evolve: what the evolver writes of the parents, each that must not be used with its flaw.
 
-        A child that repeats a given prompt, or any child that was ever written, is refused.
+        A child that repeats a given prompt, or any child that was ever written, is refused. Where
+        the policy itself writes, `policy_id` is recorded.
         """
         if self._creator is None or not parents:
             return []
         seed = seeds.child(self._seed, "evolve", self.state.step)
-        written = rewritten(parents, policy, self._creator.evolver, seed)
-        return admit(written, self._given, self._gates, self.state.seen)
+        written = rewritten(parents, policy, self._creator.evolver, seed, policy_id)
+        history = [m.scored.prompt for m in self.state.buffer]
+        around = Around({p.prompt.id: p.prompt for p in parents}, self._given, history)
+        return admit(written, around, self._gates, self._creator.screens, self.state.seen)
 
     def welcome(
         self, parents: Sequence[ScoredPrompt], children: Sequence[Child], born: int = 0
@@ -229,10 +234,10 @@ class PromptStream:
             update={"waiting": tuple(waiting[dropped:]), "seen": tuple(seen), "counts": counts}
         )
 
-    def evolve(self, policy: Policy, born: int = 0) -> list[Child]:
+    def evolve(self, policy: Policy, born: int = 0, policy_id: str = "policy") -> list[Child]:
         """Sample and evolve for the next mini-batch; the children, flaws included."""
         parents = self.parents()
-        children = self.children(parents, policy)
+        children = self.children(parents, policy, policy_id)
         self.welcome(parents, children, born)
         return children
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from eva import seeds
-from eva.config import ToyEvolver, ToyPrompts
 from eva.errors import BackEndError
-from eva.learners import ToyLearner, ToyOnline
+from eva.parts.evolvers import ToyEvolver
+from eva.parts.learners import ToyLearner, ToyOnline
+from eva.parts.prompts import ToyPrompts
 from eva.protocols import Evolver, Floats_P_G, Learner, OnlineLearner, Policy, Trainee
 from eva.records import (
     Checkpoint,

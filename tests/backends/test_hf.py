@@ -14,8 +14,8 @@ from transformers import (
 )
 
 from eva.backends.hf import context_gate, open_policy
-from eva.config import HfPolicy
 from eva.errors import BackEndError
+from eva.parts.policies import HfPolicy
 from eva.records import Checkpoint, Message, Prompt, Sampling
 from tests.tiny import (
     BOS,

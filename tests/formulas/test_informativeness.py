@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from eva.config import InfoName
 from eva.formulas import informativeness
 from eva.formulas.informativeness import (
     INFO,
@@ -26,6 +25,7 @@ from eva.formulas.informativeness import (
     var,
 )
 from eva.formulas.selection import min_max_weights
+from eva.parts.creators import InfoName
 
 nan = np.nan
 METRICS = {**INFO, "loo_rms": loo_rms, "leave_one_out": leave_one_out}

@@ -13,6 +13,7 @@ from eva.formulas.pairing import (
     best_and_worst,
     bradley_terry_probabilities,
     is_usable,
+    mean_wins,
     ties,
     win_probabilities,
 )
@@ -236,3 +237,22 @@ def test_win_probabilities_do_not_depend_on_the_block(formula, monkeypatch):
     whole_P_G = formula(rewards_P_G)
     monkeypatch.setattr(pairing, "BLOCK", 3)
     np.testing.assert_array_equal(formula(rewards_P_G), whole_P_G)
+
+
+def test_the_hand_computed_table_of_mean_wins():
+    p_P_G_G = np.full((2, 3, 3), nan)
+    # Prompt 0: 0 against 1 is (0.9 + 1 - 0.3) / 2 = 0.8; of 0 and 2 one order is known, so neither
+    # has the other as a rival; 1 against 2 is (1 + 1 - 1) / 2 = 0.5. 1: (0.2 + 0.5) / 2 = 0.35.
+    p_P_G_G[0, 0, 1], p_P_G_G[0, 1, 0], p_P_G_G[0, 0, 2] = 0.9, 0.3, 0.5
+    p_P_G_G[0, 1, 2] = p_P_G_G[0, 2, 1] = 1.0
+    np.fill_diagonal(p_P_G_G[1], 1.0)  # a response is no rival of itself
+    np.testing.assert_allclose(mean_wins(p_P_G_G), [[0.8, 0.35, 0.5], [nan, nan, nan]], rtol=1e-15)
+
+
+@given(hnp.arrays(np.float64, (2, 4, 4), elements=st.floats(0.0, 1.0)), st.permutations(range(4)))
+def test_mean_wins_lie_in_the_unit_interval_around_a_half_and_move_with_the_responses(p, order):
+    wins_P_G = mean_wins(p)
+    assert ((wins_P_G >= 0.0) & (wins_P_G <= 1.0)).all()
+    np.testing.assert_allclose(wins_P_G.mean(axis=1), 0.5, rtol=1e-12)
+    turned = mean_wins(p[:, order][:, :, order])
+    np.testing.assert_allclose(turned, wins_P_G[:, order], rtol=0.0, atol=1e-15)

@@ -10,9 +10,9 @@ import torch
 from pydantic import TypeAdapter
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from eva.config import HfPolicy
 from eva.learn.trainer import make_learner
-from eva.learners import OwnOffline
+from eva.parts.learners import OwnOffline
+from eva.parts.policies import HfPolicy
 from eva.records import Checkpoint, Message, Prompt, Response, Rollout
 from tests.learn.rounds import Opener
 from tests.learn.runs import SEED, Log, read_log

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from eva.config import HfPolicy
 from eva.learn.online import make_learner
-from eva.learners import LearnerPart, OwnOnline
+from eva.parts.learners import LearnerPart, OwnOnline
+from eva.parts.policies import HfPolicy
 from eva.protocols import Trainee
 from eva.records import Checkpoint, Message, Prompt, Response, Rollout, Sampling
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from eva.learners import Dpo
+from eva.parts.learners import Dpo
 from eva.records import Checkpoint
 
 MakeStart = Callable[..., Checkpoint]

@@ -16,14 +16,14 @@ from transformers import AutoModelForCausalLM
 from eva.backends.hf import open_policy
 from eva.backends.load import load_model
 from eva.checkpoints import fingerprint
-from eva.config import HfPolicy
 from eva.errors import BackEndError
 from eva.learn.batches import prompt_tokens, response_tokens
 from eva.learn.schedule import learning_rate, planned_steps
 from eva.learn.scorer import Scorer
 from eva.learn.weights import Weights, opened, saved
-from eva.learners import Dpo, Lora
 from eva.pairs import best_worst_pairs
+from eva.parts.learners import Dpo, Lora
+from eva.parts.policies import HfPolicy
 from eva.records import Checkpoint, Message, Prompt, Rollout, Sampling
 from tests.learn.runs import SEED, Learn, MakeConfig, MakeStart, file_bytes
 

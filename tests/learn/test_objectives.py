@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from eva.errors import PlugInError
 from eva.formulas.advantages import loo_advantages
 from eva.learn.objectives import Objective, Taught, _leave_one_out, objective
-from eva.learners import LearnerPart
+from eva.parts.learners import LearnerPart
 from eva.records import Message, Prompt, Response, Rollout
 
 EVERY = ("dpo", "ipo", "sppo", "simpo", "orpo", "rloo", "grpo", "online_dpo")

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from eva.config import HfPolicy
 from eva.errors import BackEndError
 from eva.learn.batches import prompt_tokens
 from eva.learn.online import make_learner
+from eva.parts.policies import HfPolicy
 from eva.records import Checkpoint, Response
 from tests.learn.rounds import (
     PROMPTS,

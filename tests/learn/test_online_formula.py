@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eva.learn.batches import prompt_tokens
 from eva.learn.schedule import learning_rate
-from eva.learners import Grpo, OnlineDpo, OwnOnline, Rloo
+from eva.parts.learners import Grpo, OnlineDpo, OwnOnline, Rloo
 from eva.records import Rollout
 from tests.learn.rounds import (
     PROMPTS,

@@ -16,7 +16,7 @@ from accelerate import Accelerator, DistributedType, FullyShardedDataParallelPlu
 from accelerate.state import AcceleratorState, PartialState
 
 from eva.errors import BackEndError
-from eva.learners import Dpo, Ipo, Orpo, OwnOffline, Simpo, Sppo
+from eva.parts.learners import Dpo, Ipo, Orpo, OwnOffline, Simpo, Sppo
 from eva.records import Checkpoint, Rollout
 from tests.learn.runs import (
     SEED,
@@ -35,7 +35,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter
 from eva.jobs import leave
-from eva.learners import OwnOffline
+from eva.parts.learners import OwnOffline
 from eva.learn.trainer import make_learner
 from eva.records import Checkpoint, Rollout
 from eva.store import read_records

@@ -7,7 +7,7 @@ import pytest
 
 from eva import seeds
 from eva.learn.schedule import learning_rate, planned_steps
-from eva.learners import Dpo
+from eva.parts.learners import Dpo
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from eva.learn import snapshots, trainer
 from eva.learn.snapshots import Progress
 from eva.learn.solver import Solver
-from eva.learners import OwnOffline
+from eva.parts.learners import OwnOffline
 from eva.records import Checkpoint, Rollout
 from tests.learn.runs import SEED, MakeConfig, MakeStart, file_bytes
 

@@ -12,13 +12,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from eva.checkpoints import fingerprint
-from eva.config import HfPolicy
 from eva.errors import BackEndError
 from eva.learn.batches import prompt_tokens, response_tokens
 from eva.learn.schedule import learning_rate, planned_steps
 from eva.learn.trainer import make_learner
-from eva.learners import Dpo, Ipo, Orpo, OwnOffline, Simpo, Sppo
 from eva.pairs import best_worst_pairs
+from eva.parts.learners import Dpo, Ipo, Orpo, OwnOffline, Simpo, Sppo
+from eva.parts.policies import HfPolicy
 from eva.records import Checkpoint, Response, Rollout
 from tests.learn.runs import (
     SEED,

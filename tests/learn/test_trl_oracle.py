@@ -20,7 +20,7 @@ from eva.learn.batches import TokenGroup
 from eva.learn.objectives import objective
 from eva.learn.solver import made_solver, scored, stepped
 from eva.learn.weights import opened
-from eva.learners import LearnerPart, Update
+from eva.parts.learners import LearnerPart, Update
 from eva.records import Checkpoint
 from tests.learn.runs import MakeStart
 from tests.tiny import PAD, SHAPE, SPECIAL

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from eva.config import PlaygroundEvolver
+from eva.parts.evolvers import PlaygroundEvolver
 from eva.playground.domain import canonical, parse, parse_chat, render
 from eva.playground.evolve import broadened, deepened, harder, make_evolver, other
 from eva.playground.sets import banned, prompts

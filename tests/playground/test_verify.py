@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from eva.config import PlaygroundReward
+from eva.parts.rewards import PlaygroundReward
 from eva.playground.verify import error, make_reward
 from eva.records import Message, Prompt, Response
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eva.config import HfPolicy
-from eva.learners import Command, Trl
+from eva.parts.learners import Command, Trl
+from eva.parts.policies import HfPolicy
 from eva.protocols import Learner
 from eva.records import Checkpoint, Message, Prompt, Response, Rollout
 from eva.trainers.command import make_learner

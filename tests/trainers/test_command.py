@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from eva.backends.load import load_model, load_tokenizer
 from eva.checkpoints import fingerprint
-from eva.config import HfPolicy
 from eva.errors import BackEndError, RecipeError
 from eva.export import Form, pair_rows
-from eva.learners import Command
 from eva.pairs import best_worst_pairs
+from eva.parts.learners import Command
+from eva.parts.policies import HfPolicy
 from eva.protocols import Learner
 from eva.records import Checkpoint, Rollout
 from eva.store import read_records

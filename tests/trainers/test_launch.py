@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from eva.config import HfPolicy
 from eva.errors import BackEndError, RecipeError
 from eva.learn import trainer
-from eva.learners import Dpo
+from eva.parts.learners import Dpo
+from eva.parts.policies import HfPolicy
 from eva.records import Checkpoint, Rollout
 from eva.trainers.command import make_learner
 from tests.learn.runs import SEED, largest_difference

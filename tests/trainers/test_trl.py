@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from eva.config import HfPolicy
 from eva.errors import BackEndError, RecipeError
-from eva.learners import Trl
+from eva.parts.learners import Trl
+from eva.parts.policies import HfPolicy
 from eva.protocols import Learner
 from eva.records import Checkpoint, Rollout
 from eva.trainers import command

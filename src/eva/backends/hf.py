@@ -15,19 +15,18 @@ import gc
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
 
-import jinja2
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from eva import seeds
-from eva.backends.load import context, load_context, load_policy, load_tokenizer
+from eva.backends.chat import encoded, end_tokens, load_size, token_ids
+from eva.backends.load import context, load_policy, load_tokenizer
 from eva.backends.sampling import Sampler, Written
-from eva.config import HfPolicy
 from eva.errors import BackEndError
+from eva.parts.policies import HfPolicy
 from eva.protocols import Gate, Policy
 from eva.records import Checkpoint, Message, Prompt, Response, Sampling
 
@@ -58,18 +57,22 @@ def open_policy(checkpoint: Checkpoint, config: HfPolicy) -> Iterator[Policy]:
         policy.close()
 
 
-def context_gate(model: str, max_tokens: int, revision: str | None = None) -> Gate:
+def context_gate(
+    model: str, max_tokens: int, revision: str | None = None, limit: int | None = None
+) -> Gate:
     """Says why `model` cannot answer a chat with `max_tokens` new tokens; loads no weights.
+
+    Prompt and answer may have as many tokens as the model can see, or a lower `limit`.
 
     Raises:
         BackEndError: `model` has no config, or no tokenizer with a chat template.
     """
     tokenizer = load_tokenizer(model, revision)
-    size = load_context(model, revision)
+    size = load_size(model, revision, limit)
 
     def gate(messages: Sequence[Message]) -> str | None:
-        encoded = _encoded(messages, tokenizer, size, max_tokens)
-        return encoded if isinstance(encoded, str) else None
+        found = encoded(messages, tokenizer, size, max_tokens)
+        return found if isinstance(found, str) else None
 
     return gate
 
@@ -83,7 +86,7 @@ class Opened:
         self._tokenizer = tokenizer
         self._rows = rows
         self._context = context(model.config)
-        self._ends = _ends(model, tokenizer)
+        self._ends = end_tokens(model.generation_config, tokenizer)
         self._sampler: Sampler | None = Sampler(model, self._ends)
 
     def close(self) -> None:
@@ -98,11 +101,22 @@ class Opened:
     ) -> list[list[Response]]:
         """Answer: n responses for each prompt, in the order of the prompts."""
         ids = [self._ids(prompt, sampling.max_tokens) for prompt in prompts]
-        answers: list[list[Response]] = [[] for _ in prompts]
+        draws = [seeds.child(seed, prompt.id) for prompt in prompts]
+        return self.answers(ids, n, sampling=sampling, draws=draws)
+
+    def encoded(self, messages: Sequence[Message], max_tokens: int) -> list[int] | str:
+        """The token ids of a chat that waits for an answer, or why it cannot be answered."""
+        return encoded(messages, self._tokenizer, self._context, max_tokens)
+
+    def answers(
+        self, ids: Sequence[list[int]], n: int, *, sampling: Sampling, draws: Sequence[int]
+    ) -> list[list[Response]]:
+        """Answer encoded prompts, n responses each; `draws` are the seeds of the prompts."""
+        answers: list[list[Response]] = [[] for _ in ids]
         for first in range(0, n, self._rows):
             share = range(first, min(n, first + self._rows))
             for batch in _batches([len(tokens) for tokens in ids], self._rows // len(share)):
-                uniforms = _uniforms(seed, [prompts[i].id for i in batch], n, share)
+                uniforms = _uniforms([draws[i] for i in batch], n, share)
                 written = self._sample([ids[i] for i in batch], len(share), sampling, uniforms)
                 responses = self._responses(written)
                 for place, i in enumerate(batch):
@@ -110,13 +124,7 @@ class Opened:
         return answers
 
     def _ids(self, prompt: Prompt, max_tokens: int) -> list[int]:
-        encoded = _encoded(prompt.messages, self._tokenizer, self._context, max_tokens)
-        if isinstance(encoded, str):
-            raise BackEndError(
-                f"prompt {prompt.id} cannot be answered: {encoded}; leave out or change the "
-                "prompt, or lower sampling.max_tokens"
-            )
-        return encoded
+        return token_ids(prompt, self.encoded(prompt.messages, max_tokens))
 
     def _sample(
         self, ids: list[list[int]], n: int, sampling: Sampling, uniforms: Iterator[Tensor]
@@ -154,44 +162,6 @@ class Opened:
         ]
 
 
-def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The tokens that end an answer: the tokenizer's, and those of the model's own settings.
-
-    Instruct models name several in generation_config.json, e.g. the end of a turn and of a text.
-    """
-    own: int | None = cast("int | None", tokenizer.eos_token_id)
-    named = cast("int | list[int] | None", model.generation_config.eos_token_id)
-    ends = {own, *(named if isinstance(named, list) else [named])}
-    return tuple(sorted(end for end in ends if end is not None))
-
-
-def _encoded(
-    messages: Sequence[Message],
-    tokenizer: PreTrainedTokenizerBase,
-    size: int | None,
-    max_tokens: int,
-) -> list[int] | str:
-    """The token ids of a chat that waits for an answer, or why it cannot be answered.
-
-    Special tokens are those that the chat template writes; the tokenizer adds none of its own.
-    """
-    chat = [{"role": message.role, "content": message.content} for message in messages]
-    try:
-        ids = tokenizer.apply_chat_template(
-            chat, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-    except jinja2.TemplateError as error:
-        return f"the model's chat template refuses the prompt ({error})"
-    if not ids:
-        return "the model's chat template makes no token of the prompt"
-    if size is not None and len(ids) + max_tokens > size:
-        return (
-            f"the prompt has {len(ids)} tokens; with {max_tokens} new tokens that passes the "
-            f"model's context of {size}"
-        )
-    return cast(list[int], ids)
-
-
 def _batches(lengths: Sequence[int], prompts: int) -> Iterator[list[int]]:
     """Positions of prompts that are sampled together, in batches of at most `prompts` prompts.
 
@@ -209,13 +179,13 @@ def _batches(lengths: Sequence[int], prompts: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _uniforms(seed: int, ids: Sequence[str], n: int, share: range) -> Iterator[Tensor]:
-    """For each step, numbers in [0, 1) of shape [len(ids) * len(share)], float64.
+def _uniforms(draws: Sequence[int], n: int, share: range) -> Iterator[Tensor]:
+    """For each step, numbers in [0, 1) of shape [len(draws) * len(share)], float64.
 
-    Number (t, g) of a prompt belongs to token t of its response g. It depends on seed, prompt and
-    n, neither on the batch nor on how many steps are taken.
+    Number (t, g) of a prompt belongs to token t of its response g. It depends on the prompt's
+    seed and n, neither on the batch nor on how many steps are taken.
     """
-    generators = [seeds.rng(seed, prompt) for prompt in ids]
+    generators = [np.random.Generator(np.random.PCG64(draw)) for draw in draws]
     while True:
         drawn = [rng.random((DRAWN, n))[:, share.start : share.stop] for rng in generators]
         yield from torch.from_numpy(np.concatenate(drawn, axis=1))

@@ -26,8 +26,8 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from eva.config import HfPolicy
 from eva.errors import BackEndError
+from eva.parts.policies import HfPolicy
 
 LOADING_FAILED = (OSError, ValueError, RuntimeError, ImportError, KeyError, SafetensorError)
 """What transformers raises for a folder that is no model, or a hub id that it cannot get."""
@@ -48,7 +48,7 @@ def load_model(uri: str, revision: str | None, dtype: torch.dtype) -> PreTrained
     adapter = load_adapter(uri, revision)
     if adapter is not None:
         return _merged(load_model(*base_of(adapter), dtype), uri, revision)
-    with _explained(uri, MODEL), no_bars():
+    with explained(uri, MODEL), no_bars():
         # The types of transformers 5.23 leave out the pair that output_loading_info returns.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             uri, revision=revision, dtype=dtype, output_loading_info=True
@@ -70,7 +70,7 @@ def _merged(model: PreTrainedModel, uri: str, revision: str | None) -> PreTraine
     The sum is rounded to the type of the model's weights.
     """
     incomplete = "Found missing adapter keys"
-    with _explained(uri, "the weights of an adapter"), warnings.catch_warnings():
+    with explained(uri, "the weights of an adapter"), warnings.catch_warnings():
         # PEFT trains what an adapter lacks from scratch, and only warns.
         warnings.filterwarnings("error", message=incomplete)
         # PEFT 0.21 asks transformers 5.23 by a name that it renames; drop this once PEFT does not.
@@ -97,10 +97,10 @@ def load_adapter(uri: str, revision: str | None = None) -> PeftConfig | None:
     Raises:
         BackEndError: It cannot be read, or it does not say which model it changes.
     """
-    with _explained(uri, MODEL):
+    with explained(uri, MODEL):
         if find_adapter_config_file(uri, revision=revision) is None:
             return None
-    with _explained(uri, "adapter_config.json of PEFT"):
+    with explained(uri, "adapter_config.json of PEFT"):
         config: PeftConfig = PeftConfig.from_pretrained(uri, revision=revision)
     if not config.base_model_name_or_path:
         raise BackEndError(
@@ -121,24 +121,39 @@ def load_policy(uri: str, config: HfPolicy) -> PreTrainedModel:
     Raises:
         BackEndError: There is no causal language model at `uri`, or no such device.
     """
-    device = _device(config.device)
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    fitting = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model = load_model(uri, config.revision, dtypes.get(config.dtype, fitting))
+    device, dtype = placed(config.device, config.dtype, "policy")
+    model = load_model(uri, config.revision, dtype)
     return model.to(device)  # type: ignore[no-any-return, arg-type]  # `to` is decorated
 
 
-def load_tokenizer(uri: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+def placed(device: str, dtype: str, part: str) -> tuple[torch.device, torch.dtype]:
+    """The device and the number type that a part of a recipe asks for.
+
+    Raises:
+        BackEndError: There is no such device; `part` is the key that named it.
+    """
+    found = _device(device, part)
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    fitting = torch.bfloat16 if found.type == "cuda" else torch.float32
+    return found, dtypes.get(dtype, fitting)
+
+
+def load_tokenizer(
+    uri: str, revision: str | None = None, *, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
     """The tokenizer; it has a chat template. An adapter without one takes that of its base.
 
     Raises:
-        BackEndError: There is no tokenizer at `uri`, or it has no chat template.
+        BackEndError: There is no tokenizer at `uri`, or it has no chat template, or it needs code
+            of its own that is not trusted.
     """
     adapter = load_adapter(uri, revision)
     if adapter is not None and not _has_tokenizer(uri, revision):
         return load_tokenizer(*base_of(adapter))
-    with _explained(uri, "a tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(uri, revision=revision)
+    with explained(uri, "a tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            uri, revision=revision, trust_remote_code=trust_remote_code
+        )
     if tokenizer.chat_template is None:
         raise BackEndError(
             f"expected a tokenizer with a chat template; the one of {uri} has none; take the "
@@ -148,7 +163,7 @@ def load_tokenizer(uri: str, revision: str | None = None) -> PreTrainedTokenizer
 
 
 def _has_tokenizer(uri: str, revision: str | None) -> bool:
-    with _explained(uri, "a tokenizer"):
+    with explained(uri, "a tokenizer"):
         # Its declared result leaves out None.
         found: Any = cached_file(
             uri,
@@ -168,7 +183,7 @@ def load_context(uri: str, revision: str | None = None) -> int | None:
     adapter = load_adapter(uri, revision)
     if adapter is not None:
         return load_context(*base_of(adapter))
-    with _explained(uri, "config.json"):
+    with explained(uri, "config.json"):
         return context(AutoConfig.from_pretrained(uri, revision=revision))
 
 
@@ -179,7 +194,7 @@ def context(config: PreTrainedConfig) -> int | None:
     return sizes[0] if sizes else None
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, part: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -187,18 +202,23 @@ def _device(name: str) -> torch.device:
     except RuntimeError as error:
         raise BackEndError(
             f'expected a device such as "auto", "cpu" or "cuda:1"; got "{name}"; '
-            "correct policy.device"
+            f"correct {part}.device"
         ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BackEndError(
             f'expected the device "{name}" of the recipe; torch sees {torch.cuda.device_count()} '
-            'CUDA devices; set policy.device to "auto" or install a CUDA build of torch'
+            f'CUDA devices; set {part}.device to "auto" or install a CUDA build of torch'
         )
     return device
 
 
 @contextmanager
-def _explained(uri: str, expected: str) -> Iterator[None]:
+def explained(uri: str, expected: str) -> Iterator[None]:
+    """Say what was `expected` at `uri`, and what came, instead of what transformers says.
+
+    Raises:
+        BackEndError: Whatever stands there cannot be loaded.
+    """
     try:
         yield
     except LOADING_FAILED as error:

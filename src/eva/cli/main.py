@@ -11,7 +11,7 @@ import traceback
 import typer
 
 from eva import __version__
-from eva.cli import check, export, new, play, report, show
+from eva.cli import check, export, new, play, report, serve, show
 from eva.cli.out import STOPPED
 from eva.cli.playground import app as playground
 from eva.errors import EvaError, RecipeError
@@ -30,6 +30,7 @@ app.command("run")(play.run)
 app.command("show")(show.show)
 app.command("report")(report.report)
 app.command("export")(export.export)
+app.command("serve")(serve.serve)
 app.add_typer(playground, name="playground")
 
 

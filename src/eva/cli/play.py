@@ -28,6 +28,10 @@ def run(
         typer.Argument(help="The run directory; default runs/<name of the recipe>."),
     ] = None,
     overrides: Overrides = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(help="A URL where a copy of the run directory is kept, e.g. s3://bucket/run."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Play a recipe; the same command goes on with a run that was stopped."""
@@ -37,7 +41,8 @@ def run(
     try:
         with Bars(out) as bars:
             here = recipes.found(recipe).parent
-            for t, metrics in run_recipe(chosen, path, here=here, progress=bars.tell):
+            played = run_recipe(chosen, path, here=here, progress=bars.tell, mirror=mirror)
+            for t, metrics in played:
                 line = line_of(t, chosen.rounds, metrics)
                 out.print(json.dumps({"round": t, **metrics}) if as_json else line)
     except KeyboardInterrupt as error:

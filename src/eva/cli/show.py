@@ -1,7 +1,6 @@
 """`eva show`: look inside a run, or follow one prompt through it."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from eva.cli.out import inert
 from eva.cli.play import AsJson, line_of
+from eva.cli.yields import show_yields
 from eva.errors import RunDirError
 from eva.reading import Answered, Run, read_run, replies
 from eva.records import Child, Prompt
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""What a terminal would obey."""
 SAMPLE = 8
 """Prompts listed of the last batch."""
 
@@ -43,9 +42,15 @@ def show(
         str | None, typer.Argument(help="The id of a prompt, or how it begins.")
     ] = None,
     as_json: AsJson = False,
+    yields: Annotated[
+        bool, typer.Option("--yields", help="What became of the children, by operator.")
+    ] = False,
 ) -> None:
     """Print a run's rounds; or a prompt's ancestors, children, responses, rewards and flaws."""
     found = read_run(run)
+    if yields:
+        show_yields(found, Console(highlight=False), as_json=as_json)
+        return
     history = _history(found)
     out = Console(highlight=False)
     if prompt is None:
@@ -151,7 +156,7 @@ def _print_run(run: Run, history: History, out: Console) -> None:
         for group in lessons[:SAMPLE]:
             prompt = group.prompt
             table.add_row(
-                prompt.id, str(prompt.born), _plain(prompt.change), _chat(prompt), _rewards(group)
+                prompt.id, str(prompt.born), inert(prompt.change), _chat(prompt), _rewards(group)
             )
         out.print(table)
         out.print(f"follow one: eva show {run.path} ID", markup=False, soft_wrap=True)
@@ -171,7 +176,7 @@ def _print_prompt(id: str, history: History, out: Console) -> None:
         table = Table("reward", "finish", "response")
         pairs = zip(group.rewards, replies(group), strict=True)
         for reward, reply in sorted(pairs, key=lambda p: -(p[0] if p[0] is not None else -1e9)):
-            table.add_row(_number(reward), reply.finish, _plain(reply.text))
+            table.add_row(_number(reward), reply.finish, inert(reply.text))
         out.print(table)
 
 
@@ -190,8 +195,8 @@ def _described(entry: Prompt | Child, history: History) -> Text:
 def _chat(entry: Prompt | Child) -> Text:
     messages = entry.messages
     if len(messages) == 1:
-        return _plain(messages[0].content)
-    return _plain("\n".join(f"{m.role}: {m.content}" for m in messages))
+        return inert(messages[0].content)
+    return inert("\n".join(f"{m.role}: {m.content}" for m in messages))
 
 
 def _rewards(group: Answered) -> str:
@@ -206,8 +211,3 @@ def _mean_and_spread(rewards: Sequence[float]) -> str:
 
 def _number(reward: float | None) -> str:
     return "missing" if reward is None else f"{reward:.3f}"
-
-
-def _plain(text: str) -> Text:
-    """A text as it is, with control characters spelled out: a terminal would obey them."""
-    return Text(CONTROL.sub(lambda c: f"U+{ord(c[0]):04X}", text), style="not bold")

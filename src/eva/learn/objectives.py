@@ -19,8 +19,19 @@ from eva.learn import losses, policy_gradient
 from eva.learn.batches import TokenGroup
 from eva.learn.losses import PairLogps
 from eva.learn.policy_gradient import TokenLogps
-from eva.learners import Dpo, Grpo, Ipo, OnlineDpo, Orpo, OwnOffline, OwnOnline, Rloo, Simpo, Sppo
 from eva.pairs import best_worst_pairs
+from eva.parts.learners import (
+    Dpo,
+    Grpo,
+    Ipo,
+    OnlineDpo,
+    Orpo,
+    OwnOffline,
+    OwnOnline,
+    Rloo,
+    Simpo,
+    Sppo,
+)
 from eva.protocols import Floats_P_G
 from eva.records import Prompt, Response, Rollout
 

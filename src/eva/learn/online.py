@@ -16,7 +16,6 @@ import torch
 from eva import seeds
 from eva.backends.hf import Opened
 from eva.checkpoints import fingerprint
-from eva.config import HfPolicy
 from eva.errors import BackEndError
 from eva.learn import snapshots
 from eva.learn.batches import TokenGroup
@@ -35,7 +34,8 @@ from eva.learn.trainer import (
     write_log,
 )
 from eva.learn.weights import Weights, opened, saved
-from eva.learners import OwnOnline
+from eva.parts.learners import OwnOnline
+from eva.parts.policies import HfPolicy
 from eva.protocols import OnlineLearner
 from eva.records import Checkpoint, Prompt, Response, Rollout, Sampling
 

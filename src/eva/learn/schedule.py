@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eva import seeds
-from eva.learners import Offline, Update
+from eva.parts.learners import Offline, Update
 
 Index: TypeAlias = NDArray[np.intp]
 """Positions of pairs in a list of pairs, shape [number of pairs]; one may come twice."""

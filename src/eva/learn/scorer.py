@@ -99,7 +99,11 @@ class Scorer(nn.Module):
         device, dtype = ids_B_T.device.type, self._dtype
         usual = {"attention_mask": torch.ones_like(ids_B_T), "use_cache": False}
         called: Any = self.model.base_model if self._is_apart else self.model
-        with torch.autocast(device, dtype or torch.bfloat16, enabled=dtype is not None):
+        # A cache would keep narrow copies of all weights for a pass that uses each of them once.
+        narrow = torch.autocast(
+            device, dtype or torch.bfloat16, enabled=dtype is not None, cache_enabled=False
+        )
+        with narrow:
             # Logits and last hidden states both come first.
             found: Tensor = called(input_ids=ids_B_T, **(usual | inputs))[0]
         return found

@@ -33,7 +33,7 @@ from eva.learn.policy_gradient import TokenLogps
 from eva.learn.schedule import Index
 from eva.learn.scorer import Inputs, Scorer, on_device, sharing_window
 from eva.learn.weights import Weights, checkpoint_gradients
-from eva.learners import Update
+from eva.parts.learners import Update
 
 CALL_COST = {"cpu": 5e6, "cuda": 7e10}
 """What a call of the model costs besides its tokens, as parameters x tokens per layer: the small

@@ -19,7 +19,6 @@ import torch
 
 from eva import seeds
 from eva.checkpoints import fingerprint
-from eva.config import HfPolicy
 from eva.errors import BackEndError
 from eva.jobs import lessons_digest
 from eva.learn import snapshots
@@ -36,7 +35,8 @@ from eva.learn.solver import (
     token_groups,
 )
 from eva.learn.weights import Weights, opened, saved
-from eva.learners import OwnOffline, Update
+from eva.parts.learners import OwnOffline, Update
+from eva.parts.policies import LanguageModel
 from eva.protocols import Learner
 from eva.records import Checkpoint, Rollout
 from eva.store import write_json, write_whole
@@ -44,7 +44,7 @@ from eva.store import write_json, write_whole
 log = logging.getLogger(__name__)
 
 
-def make_learner(config: OwnOffline, policy: HfPolicy | None = None) -> Learner:
+def make_learner(config: OwnOffline, policy: LanguageModel | None = None) -> Learner:
     """A learner that fits the policy to the best-against-worst pairs of its lessons.
 
     Below `out` it writes ``checkpoint/`` (Hugging Face format, float32, with the tokenizer),
@@ -73,7 +73,7 @@ def _learnt(
     lessons: Sequence[Rollout],
     *,
     config: OwnOffline,
-    policy: HfPolicy | None,
+    policy: LanguageModel | None,
     out: Path,
     seed: int,
 ) -> Checkpoint:
@@ -108,7 +108,7 @@ def as_update(config: Update) -> str:
     return config.model_dump_json(exclude=how)
 
 
-def revision(start: Checkpoint, policy: HfPolicy | None) -> str | None:
+def revision(start: Checkpoint, policy: LanguageModel | None) -> str | None:
     """The revision of a start that is the policy's hub id."""
     return policy.revision if policy and policy.model == start.uri else None
 
@@ -234,7 +234,7 @@ def out_of_memory(step: int, steps: int) -> BackEndError:
 
 
 @contextmanager
-def threads(policy: HfPolicy | None) -> Iterator[None]:
+def threads(policy: LanguageModel | None) -> Iterator[None]:
     """The CPU threads of the policy's part, for the update too; None leaves them to torch."""
     before = torch.get_num_threads()
     torch.set_num_threads((policy.threads if policy else None) or before)

@@ -26,7 +26,7 @@ from eva import seeds
 from eva.backends.load import base_of, load_adapter, load_model, load_tokenizer, no_bars
 from eva.checkpoints import fingerprint
 from eva.errors import BackEndError
-from eva.learners import Lora
+from eva.parts.learners import Lora
 from eva.store import write_json, write_whole
 
 NAME = "default"

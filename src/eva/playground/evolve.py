@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eva import seeds
-from eva.config import PlaygroundEvolver
+from eva.parts.evolvers import PlaygroundEvolver
 from eva.playground.domain import (
     MOST_CONSTRAINTS,
     WORDS,

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from transformers import GPT2LMHeadModel
 
-from eva.config import PlaygroundReward
+from eva.parts.rewards import PlaygroundReward
 from eva.playground.policy import NEW_TOKENS
 from eva.playground.verify import make_reward
 from eva.records import Prompt, Response

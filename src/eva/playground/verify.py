@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from eva import seeds
-from eva.config import PlaygroundReward
+from eva.parts.rewards import PlaygroundReward
 from eva.playground.domain import Constraints, parse_answer, parse_chat, score
 from eva.protocols import Floats_P_G, Reward
 from eva.records import Prompt, Response

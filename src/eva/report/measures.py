@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from eva.reading import Round, Run
+from eva.yields import Yield, all_gates, yields
 
 Series: TypeAlias = dict[str, list[tuple[float, float]]]
 """Points (x, y) by the label of the run."""
@@ -215,6 +216,13 @@ class Creation:
     """Round, operator, number."""
     changes: tuple[tuple[str, int, int, float | None], ...]
     """The most frequent changes: words, written, admitted, mean reward of the admitted."""
+    yields: tuple[Yield, ...]
+    """What became of the children of each operator and writer."""
+
+    @property
+    def gates(self) -> list[str]:
+        """The gates that refused children, the one that refused most first."""
+        return all_gates(self.yields)
 
 
 LEFT = "left over"
@@ -248,6 +256,7 @@ def creation(run: Run, index: int, reasons: int = 5, changes: int = 10) -> Creat
         methods=tuple(operators),
         method_counts=_folded(methods, operators, operators[-1]),
         changes=tuple(_changes(run, changes)),
+        yields=yields(child for played in run.rounds for child in played.children),
     )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import datasets
 from pydantic import JsonValue
 
-from eva.config import DatasetPrompts
 from eva.errors import RecipeError
+from eva.parts.prompts import DatasetPrompts
 
 
 def rows(config: DatasetPrompts) -> Iterator[dict[str, JsonValue]]:

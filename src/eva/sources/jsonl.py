@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from eva.config import FilePrompts
 from eva.errors import RecipeError
+from eva.parts.prompts import FilePrompts
 
 
 def rows(config: FilePrompts) -> Iterator[dict[str, JsonValue]]:

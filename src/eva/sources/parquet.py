@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import JsonValue
 
-from eva.config import FilePrompts
 from eva.errors import RecipeError
+from eva.parts.prompts import FilePrompts
 
 
 def rows(config: FilePrompts) -> Iterator[dict[str, JsonValue]]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
-from eva.config import DatasetPrompts, FilePrompts
 from eva.errors import RecipeError
+from eva.parts.prompts import DatasetPrompts, FilePrompts
 from eva.records import Message, Prompt, Refused
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from eva import jobs
 from eva.checkpoints import fingerprint
-from eva.config import HfPolicy
 from eva.errors import BackEndError, RecipeError
 from eva.export import Form, pair_rows, write_rows
 from eva.jobs import LAUNCH, Counts, Job, OwnJob
-from eva.learners import Command, OwnOffline, Trl
 from eva.pairs import best_worst_pairs
+from eva.parts.learners import Command, OwnOffline, Trl
+from eva.parts.policies import LanguageModel
 from eva.protocols import Learner
 from eva.recipe import nearest
 from eva.records import Checkpoint, Pair, Record, Rollout
@@ -41,7 +41,7 @@ SNAPSHOTS = "trl"
 """Where TRL keeps its snapshots, in the folder of the update."""
 
 
-def make_learner(part: Command | Trl | OwnOffline, policy: HfPolicy) -> Learner:
+def make_learner(part: Command | Trl | OwnOffline, policy: LanguageModel) -> Learner:
     """The learner of a part that runs outside of this process.
 
     Raises:
@@ -56,7 +56,7 @@ def make_learner(part: Command | Trl | OwnOffline, policy: HfPolicy) -> Learner:
             return _launched(part, policy)
 
 
-def _command(part: Command, policy: HfPolicy) -> Learner:
+def _command(part: Command, policy: LanguageModel) -> Learner:
     for name in (name for word in part.run for name in _places(word)):
         if name not in NAMES:
             raise RecipeError(
@@ -83,7 +83,7 @@ def _command(part: Command, policy: HfPolicy) -> Learner:
     return learner
 
 
-def _trl(part: Trl, policy: HfPolicy) -> Learner:
+def _trl(part: Trl, policy: LanguageModel) -> Learner:
     """TRL's stable `DPOTrainer`.
 
     It gets text and tokenises it again, and the chat template ends every answer, also one that was
@@ -123,7 +123,7 @@ def _trl(part: Trl, policy: HfPolicy) -> Learner:
     return learner
 
 
-def _launched(part: OwnOffline, policy: HfPolicy) -> Learner:
+def _launched(part: OwnOffline, policy: LanguageModel) -> Learner:
     """One of eva's own learners, in the processes that `part.launch` starts.
 
     The folder of the update is the learner's, as in this process; the order, the log and what comes
@@ -169,7 +169,7 @@ def _launched(part: OwnOffline, policy: HfPolicy) -> Learner:
 
 
 def _job(
-    start: Checkpoint, lessons: Sequence[Rollout], *, out: Path, seed: int, policy: HfPolicy
+    start: Checkpoint, lessons: Sequence[Rollout], *, out: Path, seed: int, policy: LanguageModel
 ) -> tuple[Job, list[Pair]]:
     folder = out.resolve()
     found = best_worst_pairs(lessons)
@@ -217,7 +217,7 @@ def _launcher(launch: Sequence[str]) -> list[str]:
     return [program(launch[0], "learner.launch", near_python=True), *launch[1:]]
 
 
-def _threads(policy: HfPolicy) -> dict[str, str]:
+def _threads(policy: LanguageModel) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(policy.threads)} if policy.threads else {}
 
 

@@ -1,0 +1,61 @@
+"""eva's arm of bench/evolve.py: Evol-Instruct through an HTTP policy, answers kept on disk."""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from eva.build.models import writer
+from eva.evolve.evol_instruct import EvolInstruct
+from eva.parts.evolvers import EvolInstruct as Part
+from eva.parts.policies import HttpPolicy
+from eva.records import Message, Prompt, Response, Sampling, ScoredPrompt
+
+CHUNK = 1024
+"""Parents in one call; what a recipe has unless it says otherwise."""
+
+
+def parents(count: int) -> list[ScoredPrompt]:
+    """Prompts of 20 words."""
+    text = "Explain to me how family number {} could plan a week of holidays in the rain by the sea"
+    return [
+        ScoredPrompt(
+            prompt=Prompt(messages=(Message(role="user", content=text.format(i)),)),
+            info=1.0,
+            round=0,
+            policy="theta",
+        )
+        for i in range(count)
+    ]
+
+
+def nobody(
+    prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
+) -> list[list[Response]]:
+    """The current policy, which is not asked."""
+    raise AssertionError
+
+
+def main(url: str, mode: str, count: int, evolutions: int, in_flight: int) -> None:
+    """Evolve, and print the seconds that it took and how many children are sound."""
+    by = HttpPolicy(kind="http", model="bench", urls=(url,), concurrency=in_flight)
+    part = Part(kind="evol_instruct", by=by, children=evolutions, chained=mode == "chained")
+    given = parents(count)
+    with tempfile.TemporaryDirectory() as cache:
+        evolver = EvolInstruct(part, writer(by, Path(cache)))
+        begin = time.perf_counter()
+        children = [
+            child
+            for start in range(0, count, CHUNK)
+            for child in evolver(given[start : start + CHUNK], nobody, seed=1)
+        ]
+        seconds = time.perf_counter() - begin
+        evolver.release()
+    sound = sum(child.flaw is None for child in children)
+    print(json.dumps({"seconds": seconds, "sound": sound}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6]))

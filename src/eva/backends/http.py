@@ -1,0 +1,233 @@
+"""A model behind one or many servers that speak OpenAI's chat completions, as a policy.
+
+A prompt is one request with n choices. Its seed is a child of the seed and the prompt, so the same
+run asks the same, and what was paid once is found again. Whether the same seed gives the same
+answer is up to the servers: eva's own keep to it, vLLM as far as batches do not move its
+arithmetic, hosted models mostly not.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from eva import seeds
+from eva.errors import BackEndError, RecipeError
+from eva.parts.policies import HttpPolicy
+from eva.protocols import Policy
+from eva.records import Checkpoint, Prompt, Response, Sampling
+from eva.serving import reload, servers
+from eva.serving.client import Call, Client, Reply, Settings, call
+from eva.serving.sending import Failed
+
+ROUTE = "/chat/completions"
+"""What is added to a base address."""
+SEED_BITS = 31
+"""What any server takes as a seed. Those whose weights are eva's to choose get all 63 bits, which
+is what a policy of kind "hf" draws from: `eva serve` then gives its very tokens."""
+REFUSED_KEYS = (400, 422)
+"""What a server says to a request with a key that it does not know."""
+
+
+@contextmanager
+def open_policy(
+    checkpoint: Checkpoint, *, config: HttpPolicy, cache: Path | None
+) -> Iterator[Policy]:
+    """Open a checkpoint as a policy; leaving the context ends the servers that were started.
+
+    Args:
+        checkpoint: What is asked: servers that are started or reloaded load its `uri`, and answers
+            are kept by its `id`.
+        config: The servers.
+        cache: The folder of paid answers; None keeps none.
+
+    Raises:
+        BackEndError: A server cannot be started; later: no server can be asked, or the budget is
+            spent.
+        RecipeError: The environment variable of the key is not set.
+    """
+    with ExitStack() as stack:
+        headers, revive, urls = _headers(config), None, config.urls
+        if config.serve is not None:
+            logs = cache / "servers" if cache else Path(stack.enter_context(_scratch()))
+            started = stack.enter_context(servers.started(config.serve, checkpoint.uri, logs))
+            revive, urls = started.revive, started.urls
+        how = config.reload if config.serve is None else "none"  # it was started with them
+        settings = Settings(
+            urls=tuple(url.rstrip("/") for url in urls),
+            name=f"http {config.name or config.model}",
+            cache=cache,
+            headers=headers,
+            concurrency=config.concurrency,
+            deadline=config.deadline,
+            attempts=config.attempts,
+            patience=config.patience,
+            price=config.price,
+            budget=config.budget,
+        )
+        prepare = None if how == "none" else reload.preparation(how, checkpoint)
+        client = stack.enter_context(Client(settings, prepare=prepare, revive=revive))
+        yield Asking(client, checkpoint, config)
+
+
+class Asking:
+    """Servers as a policy."""
+
+    def __init__(self, client: Client, checkpoint: Checkpoint, config: HttpPolicy) -> None:
+        self._client = client
+        self._name = model_name(checkpoint, config)
+        self._weights = f"{checkpoint.id} {config.name or ''}".rstrip()
+        self._body = config.body
+        is_ours = config.serve is not None or config.reload != "none"
+        self._shift = 0 if is_ours else 63 - SEED_BITS
+        self._shows_tokens = True
+        """Whether the servers take `return_token_ids`, as far as is known."""
+        self._has_answered = False
+
+    def __call__(
+        self, prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
+    ) -> list[list[Response]]:
+        """Answer: n responses for each prompt, in the order of the prompts."""
+        bodies = [self._wanted(one, n, sampling, seeds.child(seed, one.id)) for one in prompts]
+        groups = [responses(reply) for reply in self._replies(bodies)]
+        # Some servers give one choice, whatever n says: the rest is asked for one by one.
+        short = [
+            (i, self._wanted(one, 1, sampling, seeds.child(seed, one.id, "choice", g)))
+            for i, one in enumerate(prompts)
+            for g in range(len(groups[i]), n if _is_answered(groups[i]) else 0)
+        ]
+        for (i, _), reply in zip(short, self._replies([body for _, body in short]), strict=True):
+            groups[i] += responses(reply)[:1]
+        return [_filled(group[:n], n) for group in groups]
+
+    def _wanted(
+        self, prompt: Prompt, n: int, sampling: Sampling, seed: int
+    ) -> dict[str, JsonValue]:
+        body: dict[str, JsonValue] = {
+            "messages": [{"role": m.role, "content": m.content} for m in prompt.messages],
+            "n": n,
+            "seed": seed >> self._shift,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            **self._body,
+        }
+        return {key: value for key, value in body.items() if value is not None}
+
+    def _replies(self, bodies: Sequence[Mapping[str, JsonValue]]) -> list[Reply]:
+        replies = self._client.ask([self._call(body) for body in bodies])
+        if self._shows_tokens:
+            refused = [i for i, reply in enumerate(replies) if _is_refused(reply)]
+            if refused and not any(_has_tokens(reply) for reply in replies):
+                self._shows_tokens = False
+                again = self._client.ask([self._call(bodies[i]) for i in refused])
+                for i, reply in zip(refused, again, strict=True):
+                    replies[i] = reply
+                self._shows_tokens = all(map(_is_refused, again))  # it was not about that key
+        self._check(replies)
+        return replies
+
+    def _call(self, body: Mapping[str, JsonValue]) -> Call:
+        extra: dict[str, JsonValue] = {"model": self._name}
+        if self._shows_tokens:
+            extra["return_token_ids"] = True
+        return call(ROUTE, body, self._weights, **extra)
+
+    def _check(self, replies: Sequence[Reply]) -> None:
+        """Refuse a request that no prompt of several can pass with."""
+        refused = [reply for reply in replies if isinstance(reply, Failed)]
+        self._has_answered |= len(refused) < len(replies)
+        if len(refused) > 1 and not self._has_answered and all(map(_is_refused, refused)):
+            raise BackEndError(
+                f"the servers of {self._name} refuse each of {len(refused)} requests "
+                f"({refused[0].reason}); correct sampling or policy.body (a key with null is left "
+                "out) and run the same command again"
+            )
+
+
+def model_name(checkpoint: Checkpoint, config: HttpPolicy) -> str:
+    """What the servers call the model."""
+    if config.reload == "vllm" and reload.is_adapter(checkpoint.uri):
+        return reload.adapter_name(checkpoint)
+    return config.name or (checkpoint.uri if config.serve is not None else config.model)
+
+
+def responses(reply: Reply) -> list[Response]:
+    """The responses in a reply to a request; one with a reason where there is none."""
+    if isinstance(reply, Failed):
+        return [_error(reply.reason)]
+    choices = reply.body.get("choices")
+    found = choices if isinstance(choices, list) else []
+    return [_response(choice) for choice in found if isinstance(choice, dict)]
+
+
+def _response(choice: dict[str, Any]) -> Response:
+    message = choice.get("message")
+    said = message if isinstance(message, dict) else {}
+    text, reason = said.get("content") or said.get("refusal") or "", choice.get("finish_reason")
+    if reason not in ("stop", "length", "tool_calls", "function_call"):
+        return _error(f"the server ended the answer with the reason {reason!r}")
+    if not isinstance(text, str):
+        return _error(f"the server answered with no text: {text!r:.80}")
+    ids = choice.get("token_ids")
+    tokens = tuple(ids) if isinstance(ids, list) else None
+    return Response(
+        text=text.encode(errors="replace").decode(),
+        finish="length" if reason == "length" else "stop",
+        tokens=tokens,
+        logprobs=_logprobs(choice, len(tokens)) if tokens is not None else None,
+    )
+
+
+def _logprobs(choice: dict[str, Any], tokens: int) -> tuple[float, ...] | None:
+    """Those of the chosen tokens, where `policy.body` asks for them."""
+    shown = choice.get("logprobs")
+    entries = shown.get("content") if isinstance(shown, dict) else None
+    if not isinstance(entries, list) or len(entries) != tokens:
+        return None
+    return tuple(round(entry["logprob"], 5) for entry in entries)
+
+
+def _error(reason: str) -> Response:
+    return Response(text="", finish="error", error=reason.encode(errors="replace").decode())
+
+
+def _filled(group: list[Response], n: int) -> list[Response]:
+    """As many responses as were asked for; an error of the whole request is that of each."""
+    missing = group[0] if group and group[0].error else _error("the server gave no choice")
+    return group + [missing] * (n - len(group))
+
+
+def _is_answered(group: Sequence[Response]) -> bool:
+    return not (len(group) == 1 and group[0].finish == "error")
+
+
+def _is_refused(reply: Reply) -> bool:
+    return isinstance(reply, Failed) and reply.status in REFUSED_KEYS
+
+
+def _has_tokens(reply: Reply) -> bool:
+    if isinstance(reply, Failed):
+        return False
+    choices = reply.body.get("choices")
+    return bool(choices) and isinstance(choices, list) and choices[0].get("token_ids") is not None
+
+
+def _headers(config: HttpPolicy) -> dict[str, str]:
+    if config.key is None:
+        return {}
+    secret = os.environ.get(config.key)
+    if not secret:
+        raise RecipeError(
+            f"policy.key names the environment variable {config.key}, which is not set; export it, "
+            "or correct its name"
+        )
+    return {"Authorization": f"Bearer {secret}"}
+
+
+def _scratch() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="eva-servers-")

@@ -1,0 +1,1 @@
+"""Writers of prompts that are language models."""

@@ -1,0 +1,177 @@
+"""Evol-Instruct: a language model rewrites prompts by operators that are drawn by weight.
+
+In a chain child k rewrites child k-1, and where that has a flaw, the last one without; otherwise
+every child rewrites the parent. A child carries none of its parent's `data`: a reference answer or
+a list of constraints is no longer right for it, and eva cannot know which columns would be. A
+reward that reads `data` must do without, or give None: missing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from eva import seeds
+from eva.adapt import Asked
+from eva.evolve.operators import Template, operators, template
+from eva.evolve.turns import first_user_text, transcript, turn_flaw
+from eva.evolve.writing import Order, named, writer_of
+from eva.parts.evolvers import EvolInstruct as Part
+from eva.protocols import Policy
+from eva.records import Child, Message, Prompt, Response, ScoredPrompt
+
+ANY_OTHER = "(there is none: take any domain that is far from that of the first)"
+"""What {other} becomes for a parent that is alone."""
+
+
+class Source(NamedTuple):
+    """What a child rewrites."""
+
+    id: str
+    """The id of the prompt."""
+    messages: tuple[Message, ...]
+    """Its chat."""
+
+
+class Drawn(NamedTuple):
+    """What is drawn for one child."""
+
+    method: str
+    """The operator."""
+    other: Prompt | None
+    """The second prompt, where the operator shows one and there is one."""
+
+
+class EvolInstruct:
+    """The evolver of a recipe; its templates are read once."""
+
+    def __init__(self, part: Part, writer: Asked | None) -> None:
+        """Read the templates.
+
+        Args:
+            part: The settings.
+            writer: Who writes; None for the current policy itself.
+
+        Raises:
+            RecipeError: An operator is unknown, or a template cannot be used.
+        """
+        self._part, self._writer = part, writer
+        self._names = list(part.operators)
+        cumulated = np.cumsum(list(part.operators.values()))
+        self._cumulated = cumulated / cumulated[-1]
+        self._operators = operators(self._names, part.templates)
+        self._conversation = template("_conversation", "transcript", part.templates)
+        self._follow_up = template("follow_up", "transcript", part.templates)
+
+    def release(self) -> None:
+        """Give the writer's memory back."""
+        if self._writer:
+            self._writer.release()
+
+    def __call__(
+        self, parents: Sequence[ScoredPrompt], policy: Policy, *, seed: int
+    ) -> list[Child]:
+        """`children` children of each parent, in the order of the parents.
+
+        All draws are named by the parent and the number of the child, so children do not depend on
+        which other parents are evolved beside it. What {other} shows does: it is drawn from the
+        parents of the same call, which `chunk` of the recipe, a part of its digest, holds fixed.
+        """
+        scribe = writer_of(self._writer, policy, self._part.sampling)
+        given = [parent.prompt for parent in parents]
+        drawn = [self._drawn(i, given, seed) for i in range(len(given))]
+        sources = [Source(prompt.id, prompt.messages) for prompt in given]
+        families: list[list[Child]] = [[] for _ in given]
+        for numbers in self._steps():
+            places = [(i, k) for i in range(len(given)) for k in numbers]
+            orders = [self._order(given[i].id, k, sources[i], drawn[i][k]) for i, k in places]
+            if self._part.turns == "follow_up":
+                orders = self._answered(orders, policy, seed)
+            for (i, _), child in zip(places, scribe.written(orders, seed), strict=True):
+                families[i].append(child)
+                if self._part.chained and child.flaw is None:
+                    sources[i] = Source(child.id, child.messages)
+        return [child for family in families for child in family]
+
+    def _steps(self) -> list[list[int]]:
+        """The numbers of the children that are written side by side, step by step."""
+        numbers = list(range(self._part.children))
+        return [[k] for k in numbers] if self._part.chained else [numbers]
+
+    def _drawn(self, i: int, given: Sequence[Prompt], seed: int) -> list[Drawn]:
+        """The operators of all children of parent i, and who stands beside it."""
+        if self._part.turns == "follow_up":
+            return [Drawn("follow_up", None)] * self._part.children
+        rng = seeds.rng(seed, given[i].id)
+        uniform = rng.random(self._part.children)
+        picked = np.searchsorted(self._cumulated, uniform, side="right")
+        names = [self._names[place] for place in picked.tolist()]
+        return [
+            Drawn(name, _other(i, given, rng) if self._operators[name].needs("other") else None)
+            for name in names
+        ]
+
+    def _order(self, root: str, number: int, source: Source, drawn: Drawn) -> Order:
+        """What is to be written in place of the last turn of `source`, or after that turn."""
+        flaw = turn_flaw(source.messages)
+        if flaw:
+            return Order(root, number, source.id, drawn.method, flaw=flaw)
+        *before, last = source.messages
+        if self._part.turns == "follow_up":
+            shown = tuple(m.content for m in source.messages if m.role == "user")
+            order = Order(root, number, source.id, drawn.method, "after an answer")
+            return replace(order, before=source.messages, shown=shown)
+        operator = self._operators[drawn.method]
+        other = first_user_text(drawn.other.messages) if drawn.other else None
+        return Order(
+            root=root,
+            number=number,
+            parent=source.id,
+            method=drawn.method,
+            change=f"with {drawn.other.id}" if drawn.other else "",
+            request=self._request(operator, before, last.content, other or ANY_OTHER),
+            before=tuple(before),
+            old=last.content,
+            shown=(last.content,) if other is None else (last.content, other),
+            told=operator.told,
+        )
+
+    def _request(self, operator: Template, before: Sequence[Message], old: str, other: str) -> str:
+        request = operator.filled(prompt=old, other=other)
+        if not before:
+            return request
+        return f"{request}\n\n{self._conversation.filled(transcript=transcript(before))}"
+
+    def _answered(self, orders: Sequence[Order], policy: Policy, seed: int) -> list[Order]:
+        """Orders for the turn after an answer of the current policy, which has its say first."""
+        asked = [named(order, order.before) for order in orders if not order.flaw]
+        drawing, sampling = seeds.child(seed, "answer"), self._part.sampling
+        answers = iter(policy(asked, 1, sampling=sampling, seed=drawing) if asked else [])
+        return [order if order.flaw else self._after(order, next(answers)[0]) for order in orders]
+
+    def _after(self, order: Order, answer: Response) -> Order:
+        flaw = _answer_flaw(answer)
+        if flaw:
+            return replace(order, flaw=flaw)
+        turns = (*order.before, Message(role="assistant", content=answer.text))
+        request = self._follow_up.filled(transcript=transcript(turns))
+        return replace(order, before=turns, request=request, told=self._follow_up.told)
+
+
+def _other(i: int, given: Sequence[Prompt], rng: np.random.Generator) -> Prompt | None:
+    """Another of the given prompts than number i; None if it is alone."""
+    if len(given) == 1:
+        return None
+    place = int(rng.integers(len(given) - 1))
+    return given[place + (place >= i)]
+
+
+def _answer_flaw(answer: Response) -> str | None:
+    """Why no turn can follow an answer of the policy, or None."""
+    if answer.finish == "error":
+        return f"the policy gave no answer that a turn could follow: {answer.error}"
+    if answer.finish == "length":
+        return "the policy's answer, which the turn would follow, was cut at the token limit"
+    is_empty = not answer.text.strip()
+    return "the policy's answer, which the turn would follow, is empty" if is_empty else None

@@ -1,0 +1,107 @@
+"""From orders to children: one request for each, all of them in one call of the writer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eva import seeds
+from eva.adapt import Asked
+from eva.evolve.operators import form
+from eva.evolve.parse import parsed
+from eva.protocols import Policy
+from eva.records import SELF, Child, Message, Prompt, Response, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A child that is to be written."""
+
+    root: str
+    """The id of the parent that was given, and ..."""
+    number: int
+    """... which of its children this is: the two name all randomness."""
+    parent: str
+    """The id of the prompt that is rewritten: that parent, or an earlier child of it."""
+    method: str
+    """The operator."""
+    change: str = ""
+    """What it changes, as far as that is known before it is written."""
+    request: str = ""
+    """What the writer is told, but for the form of its answer; empty where `flaw` says why."""
+    before: tuple[Message, ...] = ()
+    """The turns that stand before the new prompt."""
+    old: str | None = None
+    """The text that is rewritten; None where a prompt is written from scratch."""
+    shown: tuple[str, ...] = ()
+    """The prompts that the request shows; a copy of one of them is no new prompt."""
+    told: frozenset[str] = frozenset()
+    """Sentences of the request that are no prompt."""
+    flaw: str | None = None
+    """Why nothing can be written."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A model that writes prompts: the current policy itself, or one that is only asked."""
+
+    name: str
+    """What `Child.by` records."""
+    policy: Policy
+    """What answers."""
+    sampling: Sampling
+    """How its output is drawn."""
+
+    def written(self, orders: Sequence[Order], seed: int) -> list[Child]:
+        """A child for each order, in their order; one that failed has a flaw."""
+        requests = [named(order, request(order)) for order in orders if not order.flaw]
+        writing = seeds.child(seed, "write")
+        answers = iter(
+            self.policy(requests, 1, sampling=self.sampling, seed=writing) if requests else []
+        )
+        return [
+            self.refused(order) if order.flaw else self.child(order, next(answers)[0])
+            for order in orders
+        ]
+
+    def child(self, order: Order, response: Response) -> Child:
+        """What became of an order that was answered."""
+        text, flaw = parsed(response, order.shown, order.told)
+        return Child(
+            parent=order.parent,
+            messages=() if flaw else (*order.before, Message(role="user", content=text)),
+            method=order.method,
+            change=order.change if flaw else change(order, text),
+            by=self.name,
+            sampling=self.sampling,
+            flaw=flaw,
+            raw=response.text,
+        )
+
+    def refused(self, order: Order) -> Child:
+        """What became of an order that was never written."""
+        return Child(parent=order.parent, method=order.method, by=self.name, flaw=order.flaw)
+
+
+def writer_of(asked: Asked | None, policy: Policy, sampling: Sampling) -> Writer:
+    """Who writes: `asked`, or without one the current policy itself."""
+    return Writer(asked.name, asked, sampling) if asked else Writer(SELF, policy, sampling)
+
+
+def named(order: Order, messages: tuple[Message, ...]) -> Prompt:
+    """A chat for a policy, its randomness named by the order.
+
+    Two orders may ask the very same; they differ in `data`, so their answers are drawn apart.
+    """
+    return Prompt(messages=messages, data={"parent": order.root, "child": order.number}, by="eva")
+
+
+def request(order: Order) -> tuple[Message, ...]:
+    """What the writer reads: one user turn, since not every model knows a system turn."""
+    return (Message(role="user", content=f"{order.request}\n\n{form()}"),)
+
+
+def change(order: Order, text: str) -> str:
+    """What an operator changed, in words a person reads."""
+    if order.old is None:
+        return order.change
+    words = f"{len(order.old.split())} -> {len(text.split())} words"
+    return f"{order.change}, {words}" if order.change else words

@@ -1,0 +1,1 @@
+"""What a newborn prompt must pass."""

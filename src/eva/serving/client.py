@@ -1,0 +1,330 @@
+"""Requests to JSON services over HTTP, many at once; each answer is paid once.
+
+A `Client` has a loop in a thread of its own, so that it can be used from anywhere, a notebook's
+running loop included. Workers take calls from one iterator; the order of the replies is that of the
+calls. What concerns one request is a `Failed` with a reason; what concerns all of them (no server,
+a wrong key, an empty purse) is a `BackEndError`, and the same command goes on from there.
+"""
+
+import asyncio
+import threading
+import urllib.request
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sized
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+from pydantic import JsonValue
+
+from eva.errors import BackEndError
+from eva.parts.policies import Price
+from eva.serving.answers import DELAY, Account, Answers, key_of
+from eva.serving.limits import Limit
+from eva.serving.pool import Pool, Prepare, Revive, Server
+from eva.serving.sending import Failed, OverBudget, Sender
+
+IDLE = 4.0
+"""Seconds after which an idle connection is closed: sooner than common servers do it (5), so that
+no request runs into a closing one."""
+CONNECT = 10.0
+"""Seconds within which a connection must stand."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request."""
+
+    route: str
+    """What is added to the base address, e.g. "/chat/completions"."""
+    body: bytes
+    """The JSON that is sent."""
+    key: bytes
+    """What its answer is kept by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """The answer to a request."""
+
+    body: dict[str, Any]
+    """Its JSON object."""
+
+
+Reply: TypeAlias = Replied | Failed
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Who is asked, and how."""
+
+    urls: tuple[str, ...]
+    """Base addresses."""
+    name: str
+    """The account that pays; also what errors call it."""
+    cache: Path | None
+    """The folder of paid answers; None keeps none."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Headers of each request, such as Authorization."""
+    concurrency: int = 256
+    """Upper bound on requests in flight, to each server."""
+    deadline: float = 600.0
+    """Seconds that one attempt may take."""
+    attempts: int = 8
+    """How often a request is sent that fails while others do not."""
+    patience: float = 3600.0
+    """Seconds without any answer after which all is given up."""
+    price: Price | None = None
+    """What tokens cost."""
+    budget: float | None = None
+    """Most that is spent on this account."""
+
+
+def call(route: str, body: Mapping[str, JsonValue], weights: str, **extra: JsonValue) -> Call:
+    """A request that sends `body` and `extra`; its answer is kept by `weights` and `body` alone.
+
+    Args:
+        route: What is added to the base address; "" for nothing.
+        body: What decides the answer.
+        weights: What answers: the id of a checkpoint, or the name of a service.
+        extra: What is sent too, but does not decide the answer: the name of the model at this
+            server, which of its tokens it shows.
+    """
+    decides = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    sent = orjson.dumps({**body, **extra}) if extra else decides
+    return Call(route, sent, key_of(weights, route, decides))
+
+
+class Client:
+    """Asks servers; open until it is closed.
+
+    Raises:
+        BackEndError: The folder of paid answers cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        prepare: Prepare | None = None,
+        revive: Revive | None = None,
+    ) -> None:
+        self._settings = settings
+        self._prepare, self._revive = prepare, revive
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="eva-http")
+        self._thread.start()
+        self._asking: set[asyncio.Task[Any]] = set()
+        self._flushing: asyncio.TimerHandle | None = None
+        self._asked: dict[bytes, asyncio.Future[Replied | Failed]] = {}
+        try:
+            self._run(self._open())
+        except BaseException:
+            self._end_loop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def account(self) -> Account:
+        """What was asked of this account, over all attempts of the run."""
+        return self._answers.account
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The number of requests that each server may have in flight now, by base address."""
+        return self._pool.limits
+
+    def ask(self, calls: Iterable[Call]) -> list[Reply]:
+        """Send requests, and wait for all; the replies in the order of the calls.
+
+        Raises:
+            BackEndError: Nothing can be asked any more, or the budget is spent; answers that were
+                in flight then are kept.
+        """
+        return self._run(self._ask(calls))
+
+    def close(self) -> None:
+        """Keep what was paid, and end."""
+        if not self._loop.is_closed():
+            try:
+                self._run(self._close())
+            finally:
+                self._end_loop()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # an interrupt, most of all; nothing to do where the work itself failed
+            raise
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _open(self) -> None:
+        given = self._settings
+        self._answers = Answers(given.cache, given.name)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE),
+            headers={"Content-Type": "application/json", **given.headers},
+            timeout=aiohttp.ClientTimeout(total=given.deadline, sock_connect=CONNECT),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=_needs_proxy(given.urls),
+        )
+        is_ready = self._prepare is None
+        self._pool = Pool(
+            [Server(url, Limit(given.concurrency), is_ready=is_ready) for url in given.urls],
+            self._session,
+            patience=given.patience,
+            prepare=self._prepare,
+            revive=self._revive,
+        )
+        self._sender = Sender(given.name, given.attempts, given.deadline, self._session, self._pool)
+
+    async def _close(self) -> None:
+        for task in self._asking:
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
+        try:
+            await self._pool.close()
+            await self._session.close()
+        finally:
+            self._answers.close()
+
+    async def _ask(self, calls: Iterable[Call]) -> list[Reply]:
+        replies: dict[int, Reply] = {}
+        waiting = enumerate(calls)
+        spent: list[OverBudget] = []
+
+        async def worker() -> None:
+            for i, one in waiting:
+                try:
+                    replies[i] = await self._reply(one)
+                except OverBudget as error:
+                    spent.append(error)
+                if spent:
+                    return
+
+        # Twice as many as there are places: those that wait to try again hold up no others.
+        count = 2 * self._settings.concurrency * len(self._settings.urls)
+        with self._noted():
+            await self._together(
+                worker, min(count, len(calls)) if isinstance(calls, Sized) else count
+            )
+        if spent:
+            raise BackEndError(str(spent[0]))
+        self._sender.check_replies(replies.values())
+        return [replies[i] for i in range(len(replies))]
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        """Note that a batch of requests runs; what was paid is written when it ends, however."""
+        task = asyncio.current_task()
+        assert task is not None
+        if not self._asking:
+            self._pool.forget_silence()
+        self._asking.add(task)
+        try:
+            yield
+        finally:
+            self._asking.discard(task)
+            self._answers.flush()
+
+    async def _together(self, worker: Callable[[], Coroutine[Any, Any, None]], count: int) -> None:
+        """Let workers work, until all are done or nothing can be asked any more."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(self._watch())
+                workers = [group.create_task(worker()) for _ in range(count)]
+                if workers:
+                    await asyncio.wait(workers)
+                watch.cancel()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+
+    async def _watch(self) -> None:
+        await asyncio.shield(self._pool.broken)
+
+    async def _reply(self, one: Call) -> Reply:
+        while (same := self._asked.get(one.key)) is not None:
+            await asyncio.wait([same])
+            if not same.cancelled():
+                return same.result()
+        kept = self._answers.get(one.key)
+        if kept is not None:
+            self._flush_soon()
+            return Replied(orjson.loads(kept))
+        self._asked[one.key] = future = self._loop.create_future()
+        try:
+            reply = await self._paid(one)
+            future.set_result(reply)
+        finally:
+            future.cancel()  # where nothing came; nobody is told a lie
+            del self._asked[one.key]
+        return reply
+
+    async def _paid(self, one: Call) -> Reply:
+        answer = await self._sender.send(one.route, one.body, self._check_budget, self._count)
+        if isinstance(answer, Failed):
+            return answer
+        raw, body = answer
+        self._answers.put(one.key, raw, self._cost(body))
+        self._flush_soon()
+        return Replied(body)
+
+    def _count(self) -> None:
+        self._answers.count(Account(failed=1))
+        self._flush_soon()
+
+    def _cost(self, body: dict[str, Any]) -> Account:
+        usage = body.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        read, written = (usage.get(f"{kind}_tokens") for kind in ("prompt", "completion"))
+        price, budget = self._settings.price, self._settings.budget
+        if budget is not None and not (isinstance(read, int) and isinstance(written, int)):
+            raise BackEndError(
+                f"{self._settings.name} has a budget, and its servers do not say how many tokens "
+                "they used; remove budget, or take a server whose replies have a key usage"
+            )
+        read, written = read or 0, written or 0
+        money = (read * price.input + written * price.output) / 1e6 if price else 0.0
+        return Account(1, 0, 0, read, written, money)
+
+    def _check_budget(self) -> None:
+        budget = self._settings.budget
+        if budget is not None and self._answers.money >= budget:
+            raise OverBudget(
+                f"{self._settings.name}: {self._answers.money:.6g} is spent, and its budget is "
+                f"{budget:.6g}; raise budget in the recipe and run the same command again: what "
+                "was answered is kept"
+            )
+
+    def _flush_soon(self) -> None:
+        if self._flushing is None and self._answers.is_dirty:
+            self._flushing = self._loop.call_later(DELAY, self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = None
+        try:
+            self._answers.flush()
+        except BackEndError as error:
+            self._pool.fail(error)
+
+
+def _needs_proxy(urls: Iterable[str]) -> bool:
+    """Whether proxies are set, and any server is not on this machine: to ask costs time."""
+    hosts = {urlsplit(url).hostname for url in urls}
+    return bool(urllib.request.getproxies()) and not hosts <= {"localhost", "127.0.0.1", "::1"}
