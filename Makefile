@@ -30,6 +30,7 @@ bench: .venv/ready
 	$(BIN)/python bench/sampler.py
 	$(BIN)/python bench/learn.py
 	$(BIN)/python bench/pool.py
+	$(BIN)/python bench/gates.py
 	$(BIN)/python bench/evolve.py
 
 clean:

@@ -7,7 +7,6 @@ public peaks (eva.costs), plays a round of 10^6 prompts on a 70B model for docs/
 """
 
 import argparse
-import heapq
 import os
 import platform
 import re
@@ -17,11 +16,12 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from _simulation import Round, Task, played, shares, tasks_of
 from eva.costs.cards import card
 from eva.costs.hours import decode, forward
 from eva.costs.shapes import KNOWN
@@ -29,117 +29,6 @@ from eva.records import Message, Prompt, Response, Rollout
 
 PAGE = Path(__file__).parent.parent / "docs" / "bench-pipeline.md"
 LINE = re.compile(r"^(\S+ \S+),(\d+) (?:eva\.store INFO made .*/(?:rounds/(\d+)|(evals))/(.*)|.*)")
-
-# ---------------------------------------------------------------- the simulation
-
-
-@dataclass(frozen=True)
-class Task:
-    """One chunk of a stage."""
-
-    stage: str
-    """Its stage."""
-    server: str
-    """Who does it."""
-    seconds: float
-    """How long one server takes."""
-    after: tuple[int, ...]
-    """Tasks, by position, that must be finished before."""
-
-
-def played(tasks: Sequence[Task], servers: Mapping[str, int]) -> list[float]:
-    """When each task is finished: a free server takes the first task in the list that may begin.
-
-    A discrete-event simulation. Tasks stand behind those that they wait for.
-    """
-    waits = [len(task.after) for task in tasks]
-    behind: dict[int, list[int]] = defaultdict(list)
-    for number, task in enumerate(tasks):
-        for before in task.after:
-            behind[before].append(number)
-    ready: dict[str, list[int]] = {name: [] for name in servers}
-    free, done, events = dict(servers), [0.0] * len(tasks), list[tuple[float, int]]()
-    for number, task in enumerate(tasks):
-        if not waits[number]:
-            heapq.heappush(ready[task.server], number)
-    now = 0.0
-    while True:
-        for name, queue in ready.items():
-            while queue and free[name]:
-                number = heapq.heappop(queue)
-                free[name] -= 1
-                heapq.heappush(events, (now + tasks[number].seconds, number))
-        if not events:
-            return done
-        now, number = heapq.heappop(events)
-        done[number] = now
-        free[tasks[number].server] += 1
-        for later in behind[number]:
-            waits[later] -= 1
-            if not waits[later]:
-                heapq.heappush(ready[tasks[later].server], later)
-
-
-@dataclass(frozen=True)
-class Round:
-    """A round of the game with an evolver: sizes, and the seconds of one prompt in each stage."""
-
-    prompts: int
-    """Of the pool."""
-    chunk: int
-    """Prompts in a chunk."""
-    seconds: Mapping[str, float]
-    """For a prompt: answer, reward, select, evolve, gate, lessons, learn; "fixed" once a round."""
-    fresh: float = 0.8
-    """Share of the batch that is newly answered."""
-
-
-def tasks_of(one: Round, *, overlapping: bool) -> list[Task]:
-    """The tasks of a round.
-
-    As eva plays it, each waits for the one before. Overlapping, a chunk is rewarded while the next
-    one is answered, and evolved, judged and answered while others are written; select, near
-    duplicates and learn wait for everything before them.
-    """
-    tasks: list[Task] = []
-
-    def add(stage: str, server: str, prompts: float, after: Iterable[int]) -> int:
-        waits = tuple(after) if overlapping else tuple(range(len(tasks)))[-1:]
-        tasks.append(Task(stage, server, prompts * one.seconds.get(stage, 0.0), waits))
-        return len(tasks) - 1
-
-    def answered(stage: str, prompts: int, after: Sequence[int]) -> list[int]:
-        found = []
-        for number, size in enumerate(_chunks(prompts, one.chunk)):
-            waits = after if len(after) == 1 else after[number : number + 1]
-            answer = add("answer", "policy", size, waits)
-            found.append(add("reward", "reward", size, [answer]))
-        return found
-
-    begun = add("fixed", "eva", 1, [])
-    tried = answered("tried", one.prompts, [begun])
-    selected = add("select", "eva", one.prompts, tried)
-    written = [
-        add("evolve", "writer", size, [selected]) for size in _chunks(one.prompts, one.chunk)
-    ]
-    gated = add("gate", "eva", one.prompts, written)
-    solved = answered("solved", round(one.fresh * one.prompts), [gated])
-    lessons = add("lessons", "eva", one.prompts, solved)
-    add("learn", "learner", one.prompts, [lessons])
-    return tasks
-
-
-def _chunks(total: int, size: int) -> list[int]:
-    return [min(size, total - first) for first in range(0, total, size)]
-
-
-def shares(tasks: Sequence[Task], servers: Mapping[str, int]) -> dict[str, float]:
-    """The seconds that each kind of server works, divided by how many there are."""
-    found: dict[str, float] = defaultdict(float)
-    for task in tasks:
-        found[task.server] += task.seconds / servers[task.server]
-    return dict(found)
-
 
 # ---------------------------------------------------------------- small runs
 
@@ -425,23 +314,25 @@ over the rounds, seconds of a round, taken from the run's own log.
 {rows}
 
 These worlds have one process, so what they check is the sum of the stages and how it grows; nothing
-in them overlaps.
+in them overlaps. The seconds are wall-clock time beside other work: when all was run again, ratios
+moved by up to a fifth.
 
 ## 10^6 prompts, 70B: not run
 
-A round of {prompts:,} prompts, {G} responses of {wrote} tokens (at most {longest}), a policy of 70B on
-servers of eight H100, a reward model of 8B on one GPU each, with the rates of `eva check` (50 % of
-bandwidth, 40 % of the peak). Today stages follow each other and a chunk ends with its longest
-response. Overlapping, a chunk is scored while others are answered, and servers never wait for a
-chunk; select, near-duplicates and learn stay barriers. See [scale](scale.md).
+A round of {prompts:,} prompts, {G} responses of {wrote} tokens (at most {longest}), a policy of
+70B on servers of eight H100, a reward model of 8B on one GPU each, with the rates of `eva check`
+(50 % of bandwidth, 40 % of the peak) and a network that keeps up. Today stages follow each other,
+and a chunk ends with its longest response. Overlapping, a chunk is scored while others are
+answered and servers never wait for a chunk; select, near-duplicates and learn stay barriers. GPU-h
+are those of today. See [scale](scale.md).
 
-| nodes | policy servers | reward GPUs | chunk | today, h | overlapping, h | saved | longest, h | GPU-hours today |
+| nodes | servers | reward GPUs | chunk | today, h | overlap, h | saved | longest, h | GPU-h |
 |---|---|---|---|---|---|---|---|---|
 {large}
 
-One core writes or reads {plain:,.0f} rollouts of this size a second as JSON, {ids:,.0f} with token ids and
-log-probabilities: of {prompts:,} prompts, tried, solved and laid into the lessons, and read again,
-{hours:.2f} and {hours_ids:.2f} hours of eva's own process.
+One core writes or reads {plain:,.0f} rollouts of this size a second as JSON, {ids:,.0f} with token
+ids and log-probabilities: of {prompts:,} prompts, tried, solved and laid into the lessons, and read
+again, {hours:.2f} and {hours_ids:.2f} hours of eva's own process.
 """
 
 

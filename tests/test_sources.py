@@ -27,6 +27,14 @@ def test_texts_and_chats_become_prompts_in_order(tmp_path):
     assert prompts[0].by == "prompts.jsonl"
 
 
+def test_turns_without_a_role_are_the_users_as_evaluation_sets_write_them(tmp_path):
+    rows = [{"turns": ["a", "b"]}, {"turns": [{"content": "c"}]}]
+    prompts, _ = jsonl(tmp_path, *rows, column="turns")
+    assert [[(m.role, m.content) for m in p.messages] for p in prompts] == [
+        [("user", "a"), ("user", "b")], [("user", "c")],
+    ]  # fmt: skip
+
+
 def test_columns_for_the_reward_become_data_and_others_are_left(tmp_path):
     row = {"question": "q", "answer": {"n": 7}, "noise": 1}
     prompts, _ = jsonl(tmp_path, row, column="question", data=("answer",))
@@ -55,7 +63,7 @@ def test_a_limit_takes_the_first(tmp_path):
         ({"prompt": ""}, r"holds ''; expected a text"),
         ({"prompt": []}, r"holds \[\]; expected a text"),
         ({"prompt": [{"role": "robot", "content": "x"}]}, r"row 1: role: Input should be 'system'"),
-        ({"prompt": ["x"]}, r"row 1: prompt: Input should be a valid dictionary"),
+        ({"prompt": [3]}, r"row 1: prompt: Input should be a valid dictionary"),
         (b'{"prompt": "a\\ud800"}', r"row 1: content: a lone surrogate U\+D800 at character 1"),
         (b"", r"holds no prompts; expected at least one row"),
     ],

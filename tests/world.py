@@ -46,11 +46,11 @@ def played_online(path: Path, *overrides: str) -> list[tuple[int, dict[str, floa
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Every file of a run directory but the logs, which alone hold times."""
+    """Every file of a run directory but the logs, which hold times, and the cache of servers."""
     return {
         file.relative_to(path).as_posix(): file.read_bytes()
         for file in sorted(path.rglob("*"))
-        if file.is_file() and "logs" not in file.relative_to(path).parts
+        if file.is_file() and not {"logs", "cache"} & {*file.relative_to(path).parts}
     }
 
 

@@ -257,16 +257,18 @@ def test_the_gate_says_why_a_chat_does_not_fit(llama):
     )
 
 
-def test_a_prompt_that_does_not_fit_is_named(llama):
-    asked = [prompt(1), prompt(30)]
-    with opened(llama) as policy, pytest.raises(BackEndError) as raised:
-        policy(asked, 2, sampling=Sampling(max_tokens=32), seed=1)
+def test_a_prompt_that_does_not_fit_is_an_error_and_the_others_are_answered(llama):
+    sampling = Sampling(max_tokens=32)
+    with opened(llama) as policy:
+        found = policy([prompt(30), prompt(1), prompt(31)], 2, sampling=sampling, seed=1)
+        (alone,) = policy([prompt(1)], 2, sampling=sampling, seed=1)
+        (nobody,) = policy([prompt(30)], 2, sampling=sampling, seed=1)
 
-    assert str(raised.value) == (
-        f"prompt {asked[1].id} cannot be answered: the prompt has 33 tokens; with 32 new tokens "
-        "that passes the model's context of 64; leave out or change the prompt, or lower "
-        "sampling.max_tokens"
-    )
+    reason = "with 32 new tokens that passes the model's context of 64"
+    assert [one.error for one in found[0]] == [f"the prompt has 33 tokens; {reason}"] * 2
+    assert found[1] == alone
+    assert [one.finish for one in found[2]] == ["error", "error"]
+    assert nobody == found[0]
 
 
 def test_a_template_that_refuses_a_chat_is_quoted(tmp_path):
@@ -278,9 +280,10 @@ def test_a_template_that_refuses_a_chat_is_quoted(tmp_path):
 
     reason = "the model's chat template refuses the prompt (no system)"
     assert context_gate(str(folder), 5)(system.messages) == reason
-    with opened(folder) as policy, pytest.raises(BackEndError) as raised:
-        policy([prompt(1), system], 1, sampling=GREEDY, seed=1)
-    assert f"prompt {system.id} cannot be answered: {reason}" in str(raised.value)
+    with opened(folder) as policy:
+        fine, refused = policy([prompt(1), system], 1, sampling=GREEDY, seed=1)
+    assert fine[0].tokens
+    assert refused[0].error == reason
 
 
 def sentence(folder, **config):

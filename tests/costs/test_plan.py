@@ -69,6 +69,11 @@ def test_all_gpus_are_held_while_one_works():
     assert stage(eight, "learn").hours == pytest.approx(stage(plan, "learn").hours / 4)
 
 
+def test_processes_beyond_the_batch_have_nothing_to_do():
+    plan = made(recipe(learner={"kind": "dpo", "batch": 2}), gpus=4, launch=Launch(4))
+    assert stage(plan, "learn").gpus == 2
+
+
 @pytest.mark.parametrize(
     ("policy", "gpus"),
     [

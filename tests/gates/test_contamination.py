@@ -9,8 +9,8 @@ from eva.records import Message, Prompt
 from tests.gates.chats import child, prompt
 
 QUESTION = (
-    "A baker sells rye bread on weekdays and cake on Sundays. If she bakes ninety loaves a week and "
-    "each needs half a kilo of flour, how much flour does she order for four weeks?"
+    "A baker sells rye bread on weekdays and cake on Sundays. If she bakes ninety loaves a week "
+    "and each needs half a kilo of flour, how much flour does she order for four weeks?"
 )
 MIDDLE = "Describe the smell of rain to somebody who was born without that sense"  # 13 words
 SHORT = "Draft a polite reminder about an unpaid invoice"  # 8 words
@@ -114,21 +114,18 @@ def test_evaluation_prompts_without_a_user_turn_refuse_nothing():
 
 
 def test_random_texts_are_refused_exactly_where_a_slow_reading_finds_a_run():
-    # Vocabulary of six words, so that runs of 8 come about by chance; similarity 1 leaves runs.
+    # Four words in all, so that runs of nine come about by chance; similarity 1 leaves runs alone.
     draw = random.Random(3)
-    sets = [[draw.choice("abcdef") for _ in range(draw.randint(8, 40))] for _ in range(60)]
+    sets = [[draw.choice("abcd") for _ in range(draw.randint(8, 40))] for _ in range(60)]
     gate = Contamination(Part(words=9, similarity=1.0), {"s": [prompt(" ".join(s)) for s in sets]})
+    runs = {tuple(w[i : i + 9]) for w in sets for i in range(max(1, len(w) - 8))}
     hits = 0
-    for _ in range(400):
-        asked = [draw.choice("abcdef") for _ in range(40)]  # too long for the rule of one word
-        text = f" {' '.join(asked)} "
-        runs = [w[i : i + 9] for w in sets for i in range(max(1, len(w) - 8))]
-        slow = any(f" {' '.join(run)} " in text for run in runs)
+    for _ in range(200):
+        asked = [draw.choice("abcd") for _ in range(40)]  # too long for the rule of one word
+        slow = any(f" {' '.join(run)} " in f" {' '.join(asked)} " for run in runs)
         hits += slow
-        assert (flaw(gate, " ".join(asked)) is not None) >= slow
-        found = flaw(gate, " ".join(asked))
-        assert found is None or slow or "similar" in found
-    assert hits > 5
+        assert ("has a run of" in (flaw(gate, " ".join(asked)) or "")) == slow
+    assert 10 < hits < 190
 
 
 def test_the_longest_streak_is_found():

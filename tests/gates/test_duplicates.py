@@ -45,7 +45,7 @@ def test_one_changed_word_case_and_punctuation_are_caught_at_every_length(length
             changed(asked, place),
             asked.upper() + "!",
             asked.replace(" ", ", "),
-            changed(asked, place, "two words"),
+            changed(asked, place, f"{asked.split()[place]} extra"),
             " ".join(w for i, w in enumerate(asked.split()) if i != place or length == 4),
         ]
         for form in forms:
@@ -61,7 +61,9 @@ def test_unrelated_prompts_pass():
 
 
 def test_prompts_of_fewer_words_than_four_are_the_same_only_word_for_word():
-    assert flaws([child("Name a bird"), child("Name a fish"), child("name a BIRD?")])[:2] == [None] * 2
+    assert (
+        flaws([child("Name a bird"), child("Name a fish"), child("name a BIRD?")])[:2] == [None] * 2
+    )
     assert flaws([child("Name a bird"), child("name a BIRD?")])[1] is not None
 
 
@@ -101,9 +103,8 @@ def test_the_parent_is_left_to_the_gate_of_copies():
     assert flaws([twin], around) == [None]
     assert flaws([stranger], around) != [None]
     second = child(changed(twin.messages[0].content, 9), parent=twin.id)  # of a chain
-    assert flaws([twin, second], around)[1] == (
-        f"it repeats {origin.id} of the pool (similarity 0.65)"
-    ) or flaws([twin, second], around) == [None, None]
+    # It differs from the first one in two words: 22 of 28 shingles, 22 / 34 = 0.65.
+    assert flaws([twin, second], around) == [None, None]
 
 
 def test_only_what_the_recipe_names_is_compared_with():
@@ -141,7 +142,9 @@ def slow(texts, pool, part):
     prints, known = [printed(chat(t)) for t in texts], [printed(chat(t)) for t in pool]
     sound, verdicts = [], []
     for one in prints:
-        hit = next((f"pool {i}" for i, other in enumerate(known) if is_same(one, other, rule)), None)
+        hit = next(
+            (f"pool {i}" for i, other in enumerate(known) if is_same(one, other, rule)), None
+        )
         if hit is None:
             hit = next((f"sibling {i}" for i in sound if is_same(one, prints[i], rule)), None)
         verdicts.append(hit)

@@ -2,7 +2,7 @@ import pytest
 
 pytest.importorskip("py3langid")
 
-from eva.gates.language import Language, language, shares
+from eva.gates.language import Language, languages, shares
 from tests.gates.chats import family
 
 ENGLISH = "Explain in two paragraphs why the leaves of many trees turn red and fall in autumn."
@@ -44,8 +44,11 @@ def test_a_child_in_the_language_of_its_parent_passes(code):
         (ENGLISH, "Translate into English: Листья многих деревьев краснеют. Explain each word."),
         ("Translate to Russian: good morning", "Translate to English and explain: доброе утро"),
         (ENGLISH, "Why does this fail?\n```python\nfor i in range(10):\n    print(x[i]\n```"),
-        (ENGLISH, "Compare α-decay and β-decay of uranium, and say which one paper can stop."),
-        (ENGLISH, "Write a SQL query that joins orders and customers and sums the totals by month."),
+        (ENGLISH, "Compare α-decay and β-decay of uranium, and say which one paper can stop."),  # noqa: RUF001
+        (
+            ENGLISH,
+            "Write a SQL query that joins orders and customers and sums the totals by month.",
+        ),
         ("Was ist ein Café?", "Was macht ein gutes Café aus, und wie findet man eines in Wien?"),
     ],
 )
@@ -58,9 +61,17 @@ def test_scripts_are_told_from_few_letters():
         "it is written in Cyrillic letters, its parent in Latin ones"
     )
     assert shares("abc") == {}  # fewer than 8 letters
-    assert shares("abcdефгх")["Cyrillic"] == 0.5
+    assert shares("abcdждиш")["Cyrillic"] == 0.5
 
 
 def test_a_language_is_named_only_when_it_is_sure():
-    assert language(ENGLISH) == "en"
-    assert language("3 * x ** 2 + 0x7f -> [12, 9, 0] // 4; y[0] = {}; 88 % 3 == 1; ... 5 != 6") is None
+    assert languages(ENGLISH)[0] == "en"
+    assert languages(ENGLISH[:40]) == ()
+    signs = "3 * x ** 2 + 0x7f -> [12, 9, 0] // 4; y[0] = {}; 88 % 3 == 1; ... 5 != 6; 7 >> 1"
+    assert languages(signs) == ()
+
+
+def test_near_languages_are_not_told_apart():
+    croatian = "Objasni u dva odlomka zašto lišće mnogih stabala u jesen pocrveni i otpadne na tlo."
+    serbian = "Objasni u dva pasusa zašto lišće mnogih stabala u jesen pocrveni i opadne na zemlju."
+    assert flaw(croatian, serbian) is None

@@ -362,7 +362,7 @@ def test_two_processes_on_one_cache_are_safe(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, upstream):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BackEndError, match="paid answers in .* cannot be kept"):
+    with pytest.raises(BackEndError, match=r"paid answers in .* cannot be kept"):
         Client(settings(upstream.url, cache=tmp_path / "file"))
 
 

@@ -10,13 +10,8 @@ import pytest
 from eva.parts.policies import VllmPolicy
 from eva.records import Checkpoint, Message, Prompt
 
-WITH_VLLM = [
-    pytest.mark.vllm,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    # vLLM leaves its end of the line to the engine to the garbage collector.
-    pytest.mark.filterwarnings("ignore:Unclosed (context|socket):ResourceWarning"),
-]
-"""The marks of tests that load vLLM, whose warnings are not ours to mend."""
+WITH_VLLM = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+"""The marks of tests that load vLLM; what it warns of is not ours to mend."""
 LENGTHS = (1, 7, 3, 12, 3, 30)
 
 
@@ -37,6 +32,19 @@ def prompt(words: int, start: int = 0) -> Prompt:
 def prompts() -> list[Prompt]:
     """Of unequal lengths, some of the same."""
     return [prompt(words, start) for start in range(3) for words in LENGTHS]
+
+
+def small_adapter(base: Path, folder: Path) -> Path:
+    """A random LoRA adapter of a model, which changes what it answers."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    shape = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        get_peft_model(AutoModelForCausalLM.from_pretrained(base), shape).save_pretrained(folder)
+    return folder
 
 
 def engines(of: int | None = None) -> list[psutil.Process]:

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm")
 
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eva.backends import hf
@@ -30,6 +30,7 @@ from tests.vllm.engines import (
     memory,
     prompt,
     prompts,
+    small_adapter,
     waited,
 )
 
@@ -162,17 +163,12 @@ def test_an_adapter_is_merged_into_its_base(model, tmp_path):
     # Of several tokens that end an answer none is forgotten; they stand beside the base.
     settings["eos_token_id"] = [EOS, 10]
     (base / "generation_config.json").write_text(json.dumps(settings))
-    torch.manual_seed(0)
-    wrapped = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base),
-        LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False),
-    )
-    wrapped.save_pretrained(tmp_path / "adapter")
+    adapter = small_adapter(base, tmp_path / "adapter")
 
     asked = prompts()
-    with open_policy(checkpoint(tmp_path / "adapter"), config=config(base)) as opened:
+    with open_policy(checkpoint(adapter), config=config(base)) as opened:
         answers = opened(asked, 1, sampling=GREEDY, seed=1)
-    assert tokens(answers) == tokens(with_hf(tmp_path / "adapter", asked, 1, GREEDY))
+    assert tokens(answers) == tokens(with_hf(adapter, asked, 1, GREEDY))
     assert tokens(answers) != tokens(with_hf(base, asked, 1, GREEDY))
     assert any(group[0].tokens[-1] == 10 for group in answers)
 
@@ -254,16 +250,24 @@ def test_damaged_weights_are_named_and_no_engine_is_left(model, tmp_path):
     journal.unlink()
 
 
-def test_an_engine_that_dies_is_one_sentence(model):
+@pytest.mark.parametrize("name", ["VLLM::EngineCore", "VLLM::Worker"])
+def test_an_engine_that_dies_is_one_sentence(model, name):
+    def kill():
+        for one in engines():
+            if one.name() == name:
+                one.kill()
+
+    long = Sampling(temperature=1.0, max_tokens=90)
     with (
         pytest.raises(BackEndError, match="vLLM failed while it answered 18 prompts") as raised,
-        open_policy(checkpoint(model), config=config(model)) as opened,
+        open_policy(checkpoint(model), config=config(model, rows=4)) as opened,
     ):
-        before = set(engines())
         opened(prompts(), 1, sampling=GREEDY, seed=1)
-        for one in engines():
-            one.kill()
-        assert before
-        opened(prompts(), 1, sampling=GREEDY, seed=1)
-    assert "\n" not in str(raised.value)
-    Path(str(raised.value).rpartition("its log is ")[2]).unlink()
+        Timer(0.3, kill).start()
+        opened(prompts(), 500, sampling=long, seed=1)
+    text = str(raised.value)
+    killed = "its process EngineCore was ended by signal 9"
+    assert (killed in text) == (name == "VLLM::EngineCore")
+    assert "\n" not in text
+    assert not engines()
+    Path(text.rpartition("its log is ")[2]).unlink()

@@ -7,8 +7,7 @@ import jinja2
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from eva.backends.load import base_of, explained, load_adapter, load_context
-from eva.errors import BackEndError
-from eva.records import Message, Prompt
+from eva.records import Message, Response
 
 
 def encoded(
@@ -38,18 +37,21 @@ def encoded(
     return cast(list[int], ids)
 
 
-def token_ids(prompt: Prompt, found: list[int] | str) -> list[int]:
-    """What `encoded` found for a prompt, if it is token ids.
+def among_errors(
+    found: Sequence[list[int] | str], n: int, groups: Sequence[list[Response]]
+) -> list[list[Response]]:
+    """Groups of n responses in the order of the prompts, from those of the prompts with token ids.
 
-    Raises:
-        BackEndError: It is the reason why the prompt cannot be answered.
+    The responses to a prompt that cannot be answered are errors with the reason of `encoded`. Given
+    and newborn prompts are refused before that; what a writer is asked may be too long for it.
     """
-    if isinstance(found, str):
-        raise BackEndError(
-            f"prompt {prompt.id} cannot be answered: {found}; leave out or change the prompt, or "
-            "lower sampling.max_tokens"
-        )
-    return found
+    answered = iter(groups)
+    return [
+        [Response(text="", finish="error", error=one)] * n
+        if isinstance(one, str)
+        else next(answered)
+        for one in found
+    ]
 
 
 def end_tokens(settings: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from eva import seeds
-from eva.backends.chat import encoded, end_tokens, load_size, token_ids
+from eva.backends.chat import among_errors, encoded, end_tokens, load_size
 from eva.backends.load import context, load_policy, load_tokenizer
 from eva.backends.sampling import Sampler, Written
 from eva.errors import BackEndError
@@ -47,7 +47,7 @@ def open_policy(checkpoint: Checkpoint, config: HfPolicy) -> Iterator[Policy]:
 
     Raises:
         BackEndError: The checkpoint is no causal language model with a chat template, or the device
-            is not there; later: a prompt does not fit, or the model gives no numbers.
+            is not there; later: the model gives no numbers.
     """
     tokenizer = load_tokenizer(checkpoint.uri, config.revision)
     policy = Opened(load_policy(checkpoint.uri, config), tokenizer, config.rows)
@@ -100,9 +100,13 @@ class Opened:
         self, prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
     ) -> list[list[Response]]:
         """Answer: n responses for each prompt, in the order of the prompts."""
-        ids = [self._ids(prompt, sampling.max_tokens) for prompt in prompts]
-        draws = [seeds.child(seed, prompt.id) for prompt in prompts]
-        return self.answers(ids, n, sampling=sampling, draws=draws)
+        found = [self.encoded(prompt.messages, sampling.max_tokens) for prompt in prompts]
+        asked = [
+            (one, p) for one, p in zip(found, prompts, strict=True) if not isinstance(one, str)
+        ]
+        draws = [seeds.child(seed, prompt.id) for _, prompt in asked]
+        groups = self.answers([ids for ids, _ in asked], n, sampling=sampling, draws=draws)
+        return among_errors(found, n, groups)
 
     def encoded(self, messages: Sequence[Message], max_tokens: int) -> list[int] | str:
         """The token ids of a chat that waits for an answer, or why it cannot be answered."""
@@ -122,9 +126,6 @@ class Opened:
                 for place, i in enumerate(batch):
                     answers[i] += responses[place * len(share) : (place + 1) * len(share)]
         return answers
-
-    def _ids(self, prompt: Prompt, max_tokens: int) -> list[int]:
-        return token_ids(prompt, self.encoded(prompt.messages, max_tokens))
 
     def _sample(
         self, ids: list[list[int]], n: int, sampling: Sampling, uniforms: Iterator[Tensor]

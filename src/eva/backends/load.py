@@ -40,8 +40,6 @@ CONTEXT_KEYS = ("max_position_embeddings", "n_positions")
 def load_model(uri: str, revision: str | None, dtype: torch.dtype) -> PreTrainedModel:
     """The model in evaluation mode, on the CPU; an adapter is merged into its base.
 
-    Which attention kernel is used is left to transformers; it knows that Gemma 2 needs "eager".
-
     Raises:
         BackEndError: There is no causal language model at `uri`, or it lacks some weights.
     """
@@ -60,8 +58,20 @@ def load_model(uri: str, revision: str | None, dtype: torch.dtype) -> PreTrained
             f"expected all weights of a causal language model; {uri} lacks {len(missing)} tensors "
             f"of {type(model).__name__}, the first is {missing[0]}; save the whole model there"
         )
+    heed_soft_caps(model)
     model.eval()  # type: ignore[no-untyped-call]  # theirs
     return model
+
+
+def heed_soft_caps(model: PreTrainedModel) -> None:
+    """Have a model whose attention logits are capped, such as Gemma 2, attend by the kernel "eager".
+
+    For other models the kernel is left to transformers. Before 5.21 (those are what vLLM needs) it
+    gives Gemma 2 a kernel that leaves the caps out, without a word.
+    """
+    fields = model.config.get_text_config(decoder=True).to_dict()
+    if fields.get("attn_logit_softcapping") is not None:
+        model.set_attn_implementation("eager")
 
 
 def _merged(model: PreTrainedModel, uri: str, revision: str | None) -> PreTrainedModel:

@@ -10,15 +10,10 @@ and top_p shape the distribution. Log-probabilities are left out: vLLM spends a 
 """
 
 import dataclasses
-import gc
 import inspect
-import logging
-import os
-import re
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +21,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from eva import seeds
-from eva.backends.chat import encoded, end_tokens, load_settings, load_size, token_ids
-from eva.backends.load import (
-    load_adapter,
-    load_model,
-    load_tokenizer,
-    no_bars,
-    placed,
-)
-from eva.backends.orphans import STARTED
+from eva.backends.chat import among_errors, encoded, end_tokens, load_settings, load_size
+from eva.backends.load import load_adapter, load_model, load_tokenizer, no_bars, placed
+from eva.backends.vllm_process import Engine
 from eva.errors import BackEndError, RecipeError
 from eva.parts.policies import VllmPolicy
 from eva.protocols import Policy
@@ -42,10 +31,6 @@ from eva.recipe import nearest
 from eva.records import Checkpoint, Prompt, Response, Sampling
 from vllm import LLM, EngineArgs, SamplingParams  # pyright: ignore[reportMissingImports]
 
-log = logging.getLogger(__name__)
-
-CAUSE = re.compile(r"^.*? ERROR .*?\] ((?:\w+\.)*\w*(?:Error|Exception): .+)$", re.MULTILINE)
-"""The line of vLLM's log that names an error; the first one in a log caused the others."""
 OURS = {
     "model": "model",
     "tokenizer": "model",
@@ -72,56 +57,49 @@ def open_policy(checkpoint: Checkpoint, *, config: VllmPolicy) -> Iterator[Polic
 
     Raises:
         RecipeError: An option is none of vLLM's.
-        BackEndError: There is no such model, or vLLM cannot load it; later: a prompt does not fit,
-            or the engine died.
+        BackEndError: There is no such model, or vLLM cannot load it; later: a process of
+            vLLM died.
     """
     _check(config.options)
+    uri, revision = checkpoint.uri, config.revision
     trusted = bool(config.options.get("trust_remote_code"))
-    tokenizer = load_tokenizer(checkpoint.uri, config.revision, trust_remote_code=trusted)
-    ends = end_tokens(load_settings(checkpoint.uri, config.revision), tokenizer)
-    size = load_size(checkpoint.uri, config.revision, config.context)
-    descriptor, journal = tempfile.mkstemp(prefix="eva-vllm-", suffix=".log")
-    os.close(descriptor)
-    log.info("vLLM opens %s; its log is %s", checkpoint.uri, journal)
-    policy = Opened(
-        _started(checkpoint, config, tokenizer, journal), tokenizer, ends, size, journal
-    )
+    tokenizer = load_tokenizer(uri, revision, trust_remote_code=trusted)
+    ends = end_tokens(load_settings(uri, revision), tokenizer)
+    size = load_size(uri, revision, config.context)
+    dtype = placed("auto", config.dtype, "policy")[1]
+    with _whole(uri, revision, dtype, tokenizer) as model:
+        engine = Engine({**model, **_arguments(config, dtype)})
     try:
-        yield policy
+        yield Opened(engine, tokenizer, ends, size)
     finally:
-        policy.close()
-    Path(journal).unlink()  # where something failed it stays
+        engine.close()
+    Path(engine.journal).unlink()
 
 
 class Opened:
-    """A loaded model as a policy, until it is closed."""
+    """A model in an engine as a policy."""
 
     def __init__(
         self,
-        llm: LLM,
+        engine: Engine,
         tokenizer: PreTrainedTokenizerBase,
         ends: tuple[int, ...],
         size: int | None,
-        journal: str,
     ) -> None:
-        self._llm: LLM | None = llm
+        self._engine = engine
         self._tokenizer = tokenizer
         self._ends = list(ends)
         self._size = size
-        self._journal = journal
-
-    def close(self) -> None:
-        """End the engine's processes, even if somebody still holds this policy."""
-        if self._llm is not None:
-            self._llm.llm_engine.engine_core.shutdown()
-        self._llm = None
-        gc.collect()
 
     def __call__(
         self, prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
     ) -> list[list[Response]]:
         """Answer: n responses for each prompt, in the order of the prompts."""
-        ids = [self._ids(prompt, sampling.max_tokens) for prompt in prompts]
+        limit = sampling.max_tokens
+        found = [encoded(p.messages, self._tokenizer, self._size, limit) for p in prompts]
+        asked = [
+            (one, p) for one, p in zip(found, prompts, strict=True) if not isinstance(one, str)
+        ]
         draws = n if sampling.temperature else 1  # vLLM refuses to be greedy more than once
         wanted = [
             SamplingParams(
@@ -133,44 +111,19 @@ class Opened:
                 stop_token_ids=self._ends,
                 detokenize=False,
             )
-            for prompt in prompts
+            for _, prompt in asked
         ]
-        groups = [self._responses(answer.outputs) for answer in self._finished(ids, wanted)]
-        return groups if draws == n else [group * n for group in groups]
-
-    def _ids(self, prompt: Prompt, max_tokens: int) -> list[int]:
-        found = encoded(prompt.messages, self._tokenizer, self._size, max_tokens)
-        return token_ids(prompt, found)
-
-    def _finished(self, ids: list[list[int]], wanted: list[SamplingParams]) -> list[Any]:
-        """What vLLM makes of encoded prompts, in their order."""
-        if self._llm is None:
-            raise BackEndError(
-                "expected an open policy; this one was closed when its context was left; "
-                "ask it inside the with block of open_policy"
-            )
-        prompts = [{"prompt_token_ids": tokens} for tokens in ids]
-        try:
-            # It waits until all requests are there, and knows no prefix from earlier calls: a run
-            # that was killed and asks again cuts the same batches.
-            self._llm.reset_prefix_cache()
-            self._llm.sleep(level=0)
-            self._llm.enqueue(prompts, wanted, use_tqdm=False)
-            self._llm.wake_up(tags=["scheduling"])
-            return list(self._llm.wait_for_completion(use_tqdm=False))
-        except Exception as error:
-            raise BackEndError(
-                f"vLLM failed while it answered {len(ids)} prompts "
-                f"({_cause(error, self._journal)}); run the same command again, with lower "
-                f"policy.memory or policy.rows if memory was short; its log is {self._journal}"
-            ) from error
+        answers = self._engine([ids for ids, _ in asked], wanted)
+        groups = [self._responses(answer.outputs) for answer in answers]
+        whole = groups if draws == n else [group * n for group in groups]
+        return among_errors(found, n, whole)
 
     def _responses(self, outputs: Sequence[Any]) -> list[Response]:
         unknown = {one.finish_reason for one in outputs} - {"stop", "length"}
         if unknown:
             raise BackEndError(
                 f"vLLM ended an answer with the reason {sorted(map(str, unknown))[0]!r}; expected "
-                f"'stop' or 'length'; its log is {self._journal}"
+                f"'stop' or 'length'; its log is {self._engine.journal}"
             )
         tokens = [list(one.token_ids) for one in outputs]
         texts = self._tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -178,6 +131,24 @@ class Opened:
             Response(text=text, finish=one.finish_reason, tokens=tuple(row))
             for text, one, row in zip(texts, outputs, tokens, strict=True)
         ]
+
+
+def _arguments(config: VllmPolicy, dtype: torch.dtype) -> dict[str, Any]:
+    """The arguments of `vllm.LLM`."""
+    # vLLM 0.32 takes a draw back where it cuts a prompt, which a CPU's generator cannot do.
+    whole: dict[str, Any] = {} if torch.cuda.is_available() else {"enable_chunked_prefill": False}
+    return {
+        **whole,
+        "dtype": str(dtype).removeprefix("torch."),  # left alone it makes float16 of float32
+        "tensor_parallel_size": config.tensor_parallel,
+        "gpu_memory_utilization": config.memory,
+        "max_model_len": config.context,
+        "max_num_seqs": config.rows,
+        "enforce_eager": config.eager,
+        "enable_prefix_caching": True,
+        "generation_config": "vllm",  # else a model's own settings shape the distribution
+        **config.options,
+    }
 
 
 def _check(options: Mapping[str, object]) -> None:
@@ -198,45 +169,6 @@ def _check(options: Mapping[str, object]) -> None:
             )
 
 
-def _started(
-    checkpoint: Checkpoint, config: VllmPolicy, tokenizer: PreTrainedTokenizerBase, journal: str
-) -> LLM:
-    """A vLLM with the weights of a checkpoint; what it prints goes to `journal`.
-
-    Raises:
-        BackEndError: It cannot load them.
-    """
-    dtype = placed("auto", config.dtype, "policy")[1]
-    arguments = {
-        "dtype": str(dtype).removeprefix("torch."),  # left alone it makes float16 of float32
-        "tensor_parallel_size": config.tensor_parallel,
-        "gpu_memory_utilization": config.memory,
-        "max_model_len": config.context,
-        "max_num_seqs": config.rows,
-        "enforce_eager": config.eager,
-        "enable_prefix_caching": True,
-        "generation_config": "vllm",  # else a model's own settings shape the distribution
-        **config.options,
-    }
-    with ExitStack() as stack:
-        model = stack.enter_context(_whole(checkpoint.uri, config.revision, dtype, tokenizer))
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # vLLM measures what is free
-        stack.enter_context(_environment())
-        stack.enter_context(_printing_to(journal))
-        try:
-            llm = LLM(**model, **arguments)
-        except Exception as error:
-            raise BackEndError(
-                f"vLLM cannot load {checkpoint.uri} ({_cause(error, journal)}); correct the "
-                "recipe's policy: policy.memory is its share of the GPU, and policy.context bounds "
-                f"what an answer needs; its log is {journal}"
-            ) from error
-    logging.getLogger("vllm").setLevel(logging.ERROR)  # in this process; it prints to stdout
-    return llm
-
-
 @contextmanager
 def _whole(
     uri: str, revision: str | None, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase
@@ -253,48 +185,3 @@ def _whole(
             load_model(uri, revision, dtype).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         yield {"model": folder}
-
-
-@contextmanager
-def _environment() -> Iterator[None]:
-    """What vLLM's processes are started with.
-
-    They are spawned: a forked process would inherit locks of threads that it does not have.
-    """
-    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-    os.environ[STARTED] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[STARTED]
-
-
-@contextmanager
-def _printing_to(journal: str) -> Iterator[None]:
-    """Add to a file what this process prints, and all that processes print which it starts."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = [(place, os.dup(place)) for place in (1, 2)]
-    file = os.open(journal, os.O_WRONLY | os.O_APPEND)
-    try:
-        for place, _ in kept:
-            os.dup2(file, place)
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for place, before in kept:
-            os.dup2(before, place)
-            os.close(before)
-        os.close(file)
-
-
-def _cause(error: Exception, journal: str) -> str:
-    """Why vLLM failed: the first error in its log, or that of this process, in one line."""
-    found = CAUSE.search(Path(journal).read_text(errors="replace"))
-    if found is not None:
-        return found[1]
-    words = " ".join(str(error).split())
-    # pydantic wraps the reason in a sentence about its types.
-    wrapped = re.search(r"Value error, (.*?)(?: \[type=|$)", words)
-    return f"{type(error).__name__}: {wrapped[1] if wrapped else words}"

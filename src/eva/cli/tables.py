@@ -97,7 +97,7 @@ def _lines(plan: Plan) -> list[str]:
     """What is said below the tables; the last line is the verdict."""
     lines = [f"not counted: {one}" for one in plan.work.unknown]
     if plan.host:
-        lines.append(f"the learner reads {plan.host / GIB:.1f} GiB into main memory")
+        lines.append(f"the learner reads {plan.host / GIB:.1f} GiB into main memory, all processes")
     if plan.hours is not None:
         cost = "" if plan.gpu_money is None else f", {plan.gpu_money:,.2f} at the price given"
         lines.append(f"{plan.hours:,.2f} hours, {plan.gpu_hours:,.2f} GPU-hours{cost}")

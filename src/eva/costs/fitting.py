@@ -19,6 +19,8 @@ from eva.parts.rewards import ClassifierReward
 
 MOST = 3
 """Changes that are made together, at most."""
+SHARDS = (2, 4, 8, 16, 32, 64, 128)
+"""Processes that share the weights."""
 SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 """Of a GPU's memory, for vLLM."""
 
@@ -73,11 +75,11 @@ def _knobs(recipe: Recipe, setting: Setting) -> Iterator[Sequence[Change]]:
         yield [_set("learner", "gradient_checkpointing", True)]
     if isinstance(learner, Offline):
         here = setting.launch.processes if setting.launch.is_sharded else 1
-        yield [_sharded(n) for n in (2, 4, 8, 16) if here < n <= setting.gpus]
+        yield [_sharded(n) for n in SHARDS if here < n <= setting.gpus]
     if isinstance(learner, Update) and learner.lora is None:
         yield [_set("learner", "lora", Lora(rank=64, alpha=128.0))]
     if isinstance(learner, Offline):
-        yield [_sharded(n) for n in (2, 4, 8, 16, 32, 64) if n > setting.gpus]
+        yield [_sharded(n) for n in SHARDS if n > setting.gpus]
     if isinstance(learner, Rloo | Grpo) and learner.kl > 0:
         yield [_set("learner", "kl", 0.0)]  # no reference
 

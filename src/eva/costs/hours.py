@@ -15,7 +15,7 @@ from eva.costs.launch import Launch
 from eva.costs.memory import Models
 from eva.costs.shapes import Shape
 from eva.costs.training import number_size
-from eva.parts.learners import Update
+from eva.parts.learners import Offline, Update
 from eva.parts.policies import HfPolicy, HttpPolicy, LanguageModel, VllmPolicy
 from eva.parts.rewards import ClassifierReward, PairwiseReward
 
@@ -161,6 +161,8 @@ def _learning(
 ) -> Stage:
     """The optimiser's passes, and the reference's."""
     gpus = min(launch.processes, machine.gpus)
+    if isinstance(part, Offline) and part.batch_tokens is None:
+        gpus = min(gpus, part.batch)  # a step's pairs are shared out, one at least to each
     reading = forward(shape, machine.card, gpus)
     if reading is None:
         return Stage("learn", learning.trained, None, gpus)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from eva.protocols import Floats
+from eva.protocols import Floats, Index_K
 
 
 def distinct_n(words_P: Sequence[Sequence[str]], n: int) -> float:
@@ -90,7 +90,7 @@ def nearest_similarity(
     return float(np.mean(_best_Q(shingles_P, asked_Q)))
 
 
-def _best_Q(shingles_P: Sequence[set[tuple[str, ...]]], asked_Q: np.ndarray) -> Floats:
+def _best_Q(shingles_P: Sequence[set[tuple[str, ...]]], asked_Q: Index_K) -> Floats:
     """The highest similarity of each asked text with another one; shape [Q]."""
     having: dict[tuple[str, ...], list[int]] = {}
     for i in asked_Q.tolist():

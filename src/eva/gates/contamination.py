@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
-from eva.gates.likeness import ONE_WORD, is_one_word_apart, jaccard
+from eva.gates.likeness import ONE_WORD, is_one_word_apart, jaccard, least_shared
 from eva.parts.gates import Contamination as Part
 from eva.protocols import Around
 from eva.records import Child, Prompt
@@ -27,8 +27,8 @@ class Turn(NamedTuple):
     """The prompt and its set, for people."""
     words: Words
     """Its words."""
-    size: int
-    """How many distinct shingles it has."""
+    shingles: frozenset[Words]
+    """Its shingles."""
 
 
 class Contamination:
@@ -43,7 +43,8 @@ class Contamination:
     def __init__(self, part: Part, apart: Mapping[str, Sequence[Prompt]]) -> None:
         self._part = part
         self._turns = list(_turns(apart))
-        self._having: dict[Words, list[int]] = {}
+        self._counts = Counter(s for turn in self._turns for s in turn.shingles)
+        self._rare: dict[Words, list[int]] = {}
         self._runs: dict[int, dict[Words, int]] = {}
         self._edits: dict[Words, list[int]] = {}
         self._short: dict[Words, int] = {}
@@ -54,8 +55,11 @@ class Contamination:
         if len(turn.words) < ONE_WORD[0]:
             self._short.setdefault(turn.words, place)
             return
-        for shingle in shingles(turn.words, SHINGLE):
-            self._having.setdefault(shingle, []).append(place)
+        # Who shares enough of them shares one of the rarest: see eva.gates.index.
+        rarest = sorted(turn.shingles, key=lambda shingle: (self._counts[shingle], shingle))
+        least = least_shared(len(rarest), self._part.similarity)
+        for shingle in rarest[: len(rarest) - least + 1]:
+            self._rare.setdefault(shingle, []).append(place)
         for edit in _edits(turn.words):
             self._edits.setdefault(edit, []).append(place)
         length = min(self._part.words, len(turn.words))
@@ -79,12 +83,14 @@ class Contamination:
         near = self._one_word_apart(asked)
         if near is not None:
             return f"it asks what {near.where} asks, but for one word at most"
-        mine = [tuple(asked[i : i + SHINGLE]) for i in range(len(asked) - SHINGLE + 1)]
-        known = [shingle in self._having for shingle in mine]
-        run = self._run(asked, longest(known) + SHINGLE - 1) if any(known) else None
+        mine = list(_windows(asked, SHINGLE))
+        known = [shingle in self._counts for shingle in mine]
+        if not any(known):
+            return None
+        run = self._run(asked, longest(known) + SHINGLE - 1)
         if run is not None:
             return f"it has a run of {run[0]} words in common with {run[1].where}"
-        return self._alike({s for s, is_known in zip(mine, known, strict=True) if is_known}, mine)
+        return self._alike(set(mine))
 
     def _one_word_apart(self, asked: Words) -> Turn | None:
         for edit in _edits(asked):
@@ -102,18 +108,18 @@ class Contamination:
                         return length, self._turns[table[run]]
         return None
 
-    def _alike(self, shared: set[Words], mine: Sequence[Words]) -> str | None:
+    def _alike(self, mine: set[Words]) -> str | None:
         """What is said of the first turn that shares enough shingles.
 
         Of a long turn the share that is given away counts, whatever stands around it; of a short
         one, whose words are soon found somewhere, Jaccard similarity.
         """
-        counts = Counter(place for shingle in shared for place in self._having[shingle])
-        size = len(set(mine))
-        for place, count in sorted(counts.items()):
+        near = {place for shingle in mine for place in self._rare.get(shingle, ())}
+        for place in sorted(near):
             turn = self._turns[place]
+            shared, size = len(mine & turn.shingles), len(turn.shingles)
             is_long = len(turn.words) >= max(self._part.words, LEAST_RUN)
-            alike = count / turn.size if is_long else jaccard(count, size, turn.size)
+            alike = shared / size if is_long else jaccard(shared, len(mine), size)
             if alike >= self._part.similarity:
                 return f"it is too similar to {turn.where}: {alike:.2f}"
         return None
@@ -125,7 +131,7 @@ def _turns(apart: Mapping[str, Sequence[Prompt]]) -> Iterator[Turn]:
             for text in user_turns(prompt.messages):
                 found = tuple(words(text))
                 where = f"the evaluation prompt {prompt.id} of {name}"
-                yield Turn(where, found, len(shingles(found, SHINGLE)))
+                yield Turn(where, found, frozenset(shingles(found, SHINGLE)))
 
 
 def _windows(found: Words, length: int) -> Iterator[Words]:

@@ -73,7 +73,7 @@ class Duplicates:
         flaws: list[str | None],
     ) -> None:
         """Note the flaws of children that repeat an earlier one without a flaw."""
-        candidates = Index(asking, self._rule.similarity).candidates(asking)
+        candidates = Index(asking, self._rule.similarity).candidates(asking, themselves=True)
         for i in sorted(candidates):  # in order: whether an earlier one has a flaw is known
 
             def repeats(place: int, i: int = i) -> bool:

@@ -10,6 +10,7 @@ Prompts that one word sets apart meet too: each is also kept under itself with o
 Hashes only find candidates, each of which is then compared, so no verdict hangs on a hash.
 """
 
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,6 @@ from eva.words import asked, shingles, words
 
 Ints: TypeAlias = NDArray[np.int64]
 """Whole numbers; the docstring says the shape."""
-Postings: TypeAlias = Iterator[int]
-"""Places of prompts, ascending."""
 BUCKETS = 1 << 20
 """Shingles are counted by their hash modulo this; a wrong count costs time, not a verdict."""
 
@@ -41,7 +40,8 @@ class Print(NamedTuple):
 
 def printed(messages: Sequence[Message]) -> Print:
     """The print of a chat."""
-    found = tuple(words(asked(messages)))
+    # Interned: prompts share most words, and a pool of them fits into a fraction of the memory.
+    found = tuple(map(sys.intern, words(asked(messages))))
     if len(messages) == 1:
         return Print((), found)
     return Print(tuple((m.role, *words(m.content)) for m in messages[:-1]), found)
@@ -102,11 +102,11 @@ class Table:
         order = np.argsort(keys, kind="stable")  # owners of one key stay in ascending order
         self._keys, self._owners = keys[order], owners[order].astype(np.int32)
 
-    def met(self, keys: Ints, owners: Ints) -> Iterator[tuple[int, NDArray[np.int32]]]:
-        """For the asking prompts, in order: its place, and the places of prompts with its key."""
+    def met(self, keys: Ints, owners: Ints, others: int) -> Iterator[tuple[int, NDArray[np.int32]]]:
+        """Of each key that at least `others` prompts have: who asks, and their places."""
         left = np.searchsorted(self._keys, keys, "left")
         right = np.searchsorted(self._keys, keys, "right")
-        some = np.flatnonzero(right > left)
+        some = np.flatnonzero(right - left >= others)
         for owner, begin, end in zip(
             owners[some].tolist(), left[some].tolist(), right[some].tolist(), strict=True
         ):
@@ -122,12 +122,20 @@ class Index:
         self._shingles = Table(*self._beginnings(known))
         self._edits = Table(known.edits, places(known.edit_counts_P))
 
-    def candidates(self, asking: Keys) -> dict[int, list[NDArray[np.int32]]]:
-        """For each asking prompt that may have near-duplicates: lists of places, each ascending."""
+    def candidates(
+        self, asking: Keys, *, themselves: bool = False
+    ) -> dict[int, list[NDArray[np.int32]]]:
+        """For each asking prompt that may have near-duplicates: lists of places, each ascending.
+
+        Args:
+            asking: The prompts whose near-duplicates are looked for.
+            themselves: Whether they are those of the index, so that each finds itself too.
+        """
+        others = 2 if themselves else 1
         found: dict[int, list[NDArray[np.int32]]] = {}
-        for owner, met in self._shingles.met(*self._beginnings(asking)):
+        for owner, met in self._shingles.met(*self._beginnings(asking), others):
             found.setdefault(owner, []).append(met)
-        for owner, met in self._edits.met(asking.edits, places(asking.edit_counts_P)):
+        for owner, met in self._edits.met(asking.edits, places(asking.edit_counts_P), others):
             found.setdefault(owner, []).append(met)
         return found
 

@@ -1,8 +1,8 @@
 """The gate of scripts and languages: a child is written as its parent is.
 
 Scripts are told by Unicode ranges, languages by py3langid (139 languages in 4.6 MB, NumPy alone,
-no download). On 20,000 English sentences of at least 12 words from documentation its confidence in
-another language was never above 0.65.
+no download). Of 35,054 English texts of at least 60 characters, taken from documentation, one was
+believed to be another language, and 2,783 were too unsure to tell.
 """
 
 import functools
@@ -47,8 +47,12 @@ LEAST_LETTERS = 8
 """Texts with fewer letters are not judged."""
 LEAST_SIGNS = 60
 """Characters from which a language can be told (about 12 words)."""
-SURE = 0.9
-"""Confidence from which it is believed, for parent and child alike."""
+MOST_SIGNS = 500
+"""Characters that are enough to tell it, and bound the cost."""
+SURE = 0.7
+"""Confidence from which the likeliest language is believed, for parent and child alike."""
+POSSIBLE = 0.01
+"""Confidence from which a language is possible: Spanish and Galician are not told apart."""
 CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 """Program text has a language of its own."""
 
@@ -71,10 +75,10 @@ def flaw(child: str, parent: str) -> str | None:
         native = max(yours, key=lambda name: yours[name])
         if yours.get(script, 0.0) < FOREIGN and mine.get(native, 0.0) < MINOR:
             return f"it is written in {script} letters, its parent in {native} ones"
-    before, now = language(parent), language(child)
-    if before and now and before != now:
-        return f"its language is {now}, that of its parent {before}"
-    return None
+    before, now = languages(parent), languages(child)
+    if not before or not now or before[0] in now or now[0] in before:
+        return None
+    return f"its language is {now[0]}, that of its parent {before[0]}"
 
 
 def shares(text: str) -> dict[str, float]:
@@ -88,13 +92,16 @@ def shares(text: str) -> dict[str, float]:
 
 
 @functools.lru_cache(maxsize=4096)  # a parent has several children
-def language(text: str) -> str | None:
-    """The ISO 639 code of a text's language; None where it cannot be told."""
-    prose = CODE.sub(" ", text)
+def languages(text: str) -> tuple[str, ...]:
+    """What a text's language may be, as ISO 639 codes, the likeliest first; () if it is unsure."""
+    prose = CODE.sub(" ", text).strip()[:MOST_SIGNS]
     if len(prose) < LEAST_SIGNS:
-        return None
-    code, confidence = _identifier().classify(prose)
-    return None if code == "zxx" or confidence < SURE else str(code)
+        return ()
+    found = _identifier().rank(prose)
+    code, confidence = found[0]
+    if code == "zxx" or confidence < SURE:  # zxx: no language at all
+        return ()
+    return tuple(str(code) for code, confidence in found if confidence >= POSSIBLE)
 
 
 @functools.cache

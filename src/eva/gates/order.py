@@ -6,7 +6,6 @@ from eva.adapt import Asked
 from eva.gates.answerable import Answerable
 from eva.gates.contamination import Contamination
 from eva.gates.duplicates import Duplicates
-from eva.gates.language import Language
 from eva.gates.refusal import Refusal
 from eva.gates.shape import Copy, Growth, Words
 from eva.parts.gates import Gates
@@ -42,6 +41,8 @@ def _screens(
     if part.copy_of_parent is not None:
         yield Copy(part.copy_of_parent)
     if part.language:
+        from eva.gates.language import Language  # it alone needs the extra
+
         yield Language()
     if part.contamination is not None:
         yield Contamination(part.contamination, apart)

@@ -1,15 +1,17 @@
 """Servers that are asked side by side: each request goes to the one with the fewest in flight.
 
 A server that cannot be reached is set aside and tried again and again, while the others go on. If
-it can be told what to do before its first request (load the weights of a checkpoint), it is told
-again whenever it comes back, for it may have been started anew.
+it is told something before its first request (load the weights of a checkpoint), it is told again
+whenever it may have been started anew. That is noticed by a connection which says nothing, and is
+cut when the server's program ends.
 """
 
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -62,7 +64,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._draw = random.SystemRandom().random  # when a server is tried changes no result
         self._silent_since: float | None = None
-        self._probes: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.broken: asyncio.Future[None] = self._loop.create_future()
         """Fails where nothing can be asked any more."""
         for server in servers:
@@ -146,9 +148,9 @@ class Pool:
 
     async def close(self) -> None:
         """End what watches over the servers."""
-        for probe in self._probes:
-            probe.cancel()
-        await asyncio.gather(*self._probes, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.broken.cancel()
 
     def _free(self, avoid: Server | None) -> Server | None:
@@ -177,9 +179,12 @@ class Pool:
             self._wake()
 
     def _probe(self, server: Server) -> None:
-        probe = self._loop.create_task(self._back(server))
-        self._probes.add(probe)
-        probe.add_done_callback(self._probes.discard)
+        self._keep(self._back(server))
+
+    def _keep(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _back(self, server: Server) -> None:
         """Wait until a server is there, and ready."""
@@ -191,7 +196,7 @@ class Pool:
                 async with self._session.get(server.url, timeout=timeout):
                     pass  # any answer will do
                 if self._prepare is not None:
-                    await self._prepare(self._session, server.url)
+                    await self._prepared(server, self._prepare)
                 break
             except EvaError as error:
                 return self.fail(error)
@@ -203,6 +208,26 @@ class Pool:
                 await asyncio.sleep(min(BETWEEN_KNOCKS, wait(failures, 0.5 + self._draw() / 2)))
         server.is_ready = True
         self._wake_all()
+
+    async def _prepared(self, server: Server, prepare: Prepare) -> None:
+        """Prepare a server, and notice from before that on when its program ends."""
+        url = urlsplit(server.url)
+        is_tls = url.scheme == "https"
+        reader, writer = await asyncio.open_connection(
+            url.hostname, url.port or (443 if is_tls else 80), ssl=is_tls or None
+        )
+
+        async def watch() -> None:
+            try:
+                await reader.read()
+            except OSError:
+                pass
+            finally:
+                writer.close()
+            self.set_aside(server)
+
+        self._keep(watch())
+        await prepare(self._session, server.url)
 
     def fail(self, error: EvaError) -> None:
         """Have nothing asked any more, for this reason."""

@@ -16,12 +16,17 @@ import orjson
 
 from eva.errors import BackEndError
 from eva.records import Checkpoint
+from eva.serving.limits import wait
 from eva.serving.pool import Prepare
 
 LOADING = 3600.0
 """Seconds that loading weights may take."""
 EMPTYING = 60.0
 """Seconds until a server must have let go of what the old weights computed."""
+PASSING = (429, 500, 502, 503, 504)
+"""What a server, or a proxy before it, says of a trouble that may pass."""
+TRIALS = 6
+"""How often an order is given to a server in such a trouble."""
 NEEDED = {
     "collective_rpc": "start it with VLLM_SERVER_DEV_MODE=1",
     "reset_prefix_cache": "start it with VLLM_SERVER_DEV_MODE=1",
@@ -90,14 +95,17 @@ async def _told(
     session: aiohttp.ClientSession, url: str, route: str, order: dict[str, Any]
 ) -> object:
     """What a server says to an order; None where it says nothing."""
-    timeout = aiohttp.ClientTimeout(total=LOADING)
     address = f"{root(url)}/{route}"
-    async with session.post(address, data=orjson.dumps(order), timeout=timeout) as response:
-        said = await response.read()
-    if response.status != 200:
+    status, said = await _posted(session, address, order)
+    for trial in range(1, TRIALS):
+        if status not in PASSING:
+            break
+        await asyncio.sleep(wait(trial, 1.0))
+        status, said = await _posted(session, address, order)
+    if status != 200:
         words = " ".join(said.decode(errors="replace").split())[:300]
         raise BackEndError(
-            f"{address} did not load the checkpoint (HTTP {response.status}: {words}); "
+            f"{address} did not load the checkpoint (HTTP {status}: {words}); "
             f"{NEEDED[route]}, see that it can read the folder {order}, and run the same command "
             "again"
         )
@@ -105,3 +113,11 @@ async def _told(
         return orjson.loads(said)
     except orjson.JSONDecodeError:
         return None
+
+
+async def _posted(
+    session: aiohttp.ClientSession, address: str, order: dict[str, Any]
+) -> tuple[int, bytes]:
+    timeout = aiohttp.ClientTimeout(total=LOADING)
+    async with session.post(address, data=orjson.dumps(order), timeout=timeout) as response:
+        return response.status, await response.read()

@@ -67,7 +67,7 @@ class Trouble:
 
 
 Answer: TypeAlias = tuple[bytes, dict[str, Any]]
-"""A reply as it came, and read."""
+"""A reply as it came, and what it says of its `usage`."""
 
 
 class Sender:
@@ -89,7 +89,7 @@ class Sender:
         self._draw = random.SystemRandom().random  # when a request is sent changes no result
 
     async def send(
-        self, route: str, body: bytes, allowed: Callable[[], None], count: Callable[[], None]
+        self, route: str, body: bytes, allowed: Callable[[], None], failed: Callable[[], None]
     ) -> Answer | Failed:
         """The answer, or why there is none.
 
@@ -97,7 +97,7 @@ class Sender:
             route: What is added to a base address.
             body: What is posted.
             allowed: Raises where nothing may be sent any more.
-            count: Called for each attempt that brought no answer.
+            failed: Called for each attempt that brought no answer.
 
         Raises:
             BackEndError: The servers are wrong, or silent for too long.
@@ -115,7 +115,7 @@ class Sender:
             if not isinstance(found, Trouble):
                 self._note_answer(server)
                 return found
-            count()
+            failed()
             if found.kind == "refused":
                 return self._refused(server, found)
             if found.kind == "overloaded":
@@ -199,7 +199,8 @@ class Sender:
             return Trouble("passing", f"its answer is no JSON ({error})", 200)
         if not isinstance(read, dict):
             return Trouble("passing", f"its answer is no JSON object: {_words(raw)}", 200)
-        return raw, read
+        usage = read.get("usage")
+        return raw, usage if isinstance(usage, dict) else {}
 
 
 def _trouble(status: int, after: str | None, raw: bytes) -> Trouble:

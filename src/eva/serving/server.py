@@ -20,6 +20,8 @@ from eva.parts.policies import HfPolicy
 from eva.records import Message, Response, Sampling
 from eva.serving.batching import Answered, Asked, Batcher
 
+LAST = 2.0
+"""Seconds that requests in flight have to end when the server is asked to."""
 LARGEST = 2**26
 """Bytes of the largest request."""
 
@@ -150,7 +152,7 @@ async def serving(config: HfPolicy, name: str, host: str, port: int) -> AsyncIte
         BackEndError: There is no such model, or the address cannot be listened on.
     """
     batcher = Batcher(config)
-    runner = web.AppRunner(Service(name, batcher).app(), access_log=None)
+    runner = web.AppRunner(Service(name, batcher).app(), access_log=None, shutdown_timeout=LAST)
     try:
         await runner.setup()
         site = web.TCPSite(runner, host, port)

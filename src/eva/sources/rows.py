@@ -59,7 +59,7 @@ def _prompt(
         )
     try:
         return Prompt(
-            messages=tuple(Message.model_validate(turn) for turn in turns),
+            messages=tuple(Message.model_validate(_turn(turn)) for turn in turns),
             data={column: _without_nan(row[column]) for column in config.data},
             by=Path(config.path).name,
         )
@@ -69,6 +69,13 @@ def _prompt(
         raise RecipeError(
             f"{place}: {key or config.column}: {first['msg'].removeprefix('Value error, ')}"
         ) from error
+
+
+def _turn(turn: object) -> object:
+    """A turn with its role: the bare texts of MT-Bench and Arena-Hard are the user's turns."""
+    if isinstance(turn, str):
+        return {"role": "user", "content": turn}
+    return {"role": "user", **turn} if isinstance(turn, dict) else turn
 
 
 def _without_nan(value: JsonValue) -> JsonValue:

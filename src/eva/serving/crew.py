@@ -1,0 +1,46 @@
+"""Workers that take requests from one iterator, so that none waits for a batch to be complete."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""What each worker does, until there is nothing left to do."""
+
+
+class Crew:
+    """So many workers, and as many spare ones."""
+
+    def __init__(self, work: Work, size: int) -> None:
+        self._work = work
+        self._size = self._spare = size
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, broken: "asyncio.Future[None]") -> None:
+        """Let all work to the end, or to the first error of one of them or of `broken`."""
+
+        async def watch() -> None:
+            await asyncio.shield(broken)
+
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                watching = self._group.create_task(watch())
+                for _ in range(self._size):
+                    self._add(self._group)
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+                watching.cancel()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+
+    def relieve(self) -> None:
+        """A worker waits to try again; a spare one goes on in its place, while there are any."""
+        if self._spare and self._group is not None and len(self._tasks) >= self._size:
+            self._spare -= 1
+            self._add(self._group)
+
+    def _add(self, group: asyncio.TaskGroup) -> None:
+        task = group.create_task(self._work())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
