@@ -269,9 +269,8 @@ def test_a_text_where_a_file_may_stand_is_a_text(tmp_path, text):
 )  # fmt: skip
 def test_whom_to_ask_and_how_may_change_on_the_way(tmp_path, override):
     path = written(tmp_path, NESTED)
-    key, _, value = override.partition("=")
     old = recipes.load(path)
-    if "terms" in key:
+    if "terms" in override:
         text = NESTED.replace("kind: hf, model: model", "kind: hf, model: model, device: cpu")
         new = recipes.load(written(tmp_path, text))
     else:

@@ -84,7 +84,7 @@ def bigram_llama(path: Path, follows: Mapping[str, Sequence[str]]) -> Path:
     """A Llama whose weights are set by hand: after a word comes one of those that follow it.
 
     All that follow a word are equally likely, so a word that is named twice is twice as likely. Its
-    layers add nothing; the hidden state is the embedding of the last token, and the head is a table.
+    layers add nothing: the hidden state is the embedding of the last token, the head is a table.
     """
     words = sorted({*follows, *(w for found in follows.values() for w in found)} - {*SPECIAL})
     vocabulary = {word: i for i, word in enumerate((*SPECIAL, *words))}

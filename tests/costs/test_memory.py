@@ -259,11 +259,20 @@ def test_the_reward_can_move_and_vllm_can_share_otherwise():
 
 
 def test_a_reference_can_be_given_up_last():
-    learner = {**RLOO, "kl": 0.1, "gradient_checkpointing": True, "lora": {"rank": 8}}
+    learner = {**RLOO, "kl": 0.1, "gradient_checkpointing": True}
+    learner |= {"lora": {"rank": 8, "merge": True}}  # the base of later rounds is not theta_0
     policy = {"kind": "hf", "model": LLAMA, "rows": 4}
     rules = {"kind": "rules", "call": "a:b"}
     one = recipe(learner=learner, policy=policy, sampling=WHOLE, creator=None, reward=rules)
     assert fitted(one, gpu="L40S") == ("learner.kl: 0.0",)
+    kept = recipe(
+        learner=learner | {"lora": {"rank": 8}},
+        policy=policy,
+        sampling=WHOLE,
+        creator=None,
+        reward=rules,
+    )
+    assert fitted(kept, gpu="L40S") == ()  # the reference is what lies below the adapter
 
 
 def test_sometimes_nothing_helps():

@@ -234,6 +234,29 @@ def test_an_adapter_that_begins_anew_takes_over_no_moments(opener: Opener) -> No
         assert solver.optimizer.state
 
 
+def test_a_reference_below_the_adapter_is_scored_without_a_second_model(
+    opener: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = make_part(kind="rloo", kl=0.5, reuse=2, lora={"rank": 2, "dropout": 0.1})
+
+    def update(name: str) -> tuple[str, int]:
+        """Two rounds; the checkpoint, and how many models were in memory."""
+        with opener(part, f"{name}-first") as trainee:
+            played(trainee)
+            first = trainee.finish()
+        gc.collect()
+        with opener(part, f"{name}-second", t=1, at=first) as trainee:
+            played(trainee)
+            models = sum(type(thing) is LlamaForCausalLM for thing in gc.get_objects())
+            return trainee.finish().id, models
+
+    below, few = update("below")
+    monkeypatch.setattr("eva.learn.online.is_base_of", lambda *_: False)
+    apart, more = update("apart")
+    assert below == apart
+    assert few == more - 1
+
+
 def test_moments_that_are_gone_are_not_made_up(opener: Opener) -> None:
     part = make_part(kind="rloo", kl=0.0)
     with opener(part, "first") as trainee:

@@ -14,13 +14,14 @@ import pytest
 pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm")
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config
 
 from eva.backends import hf
 from eva.backends.vllm import open_policy
 from eva.errors import BackEndError, RecipeError
 from eva.parts.policies import HfPolicy
 from eva.records import Sampling
+from tests import tiny
 from tests.tiny import EOS
 from tests.vllm.engines import (
     WITH_VLLM,
@@ -171,6 +172,24 @@ def test_an_adapter_is_merged_into_its_base(model, tmp_path):
     assert tokens(answers) == tokens(with_hf(adapter, asked, 1, GREEDY))
     assert tokens(answers) != tokens(with_hf(base, asked, 1, GREEDY))
     assert any(group[0].tokens[-1] == 10 for group in answers)
+
+
+def test_gemma_2_is_the_same_model_for_both_samplers(tmp_path):
+    """In the versions of transformers that vLLM needs its capped attention wants care."""
+    wide = {"hidden_size": 128, "head_dim": 32, "intermediate_size": 192}
+    caps = {"attn_logit_softcapping": 0.5, "query_pre_attn_scalar": 32, "sliding_window": 8}
+    shape = tiny.SHAPE | wide | caps | {"max_position_embeddings": 128}
+    folder = tiny.save_tiny(Gemma2Config(**shape), tmp_path)
+    # With large embeddings, which are its output layer too, it would say its last token for ever.
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.model.embed_tokens.weight.data *= 0.05
+    model.save_pretrained(folder)
+
+    asked = prompts()
+    with open_policy(checkpoint(folder), config=config(folder)) as opened:
+        answers = opened(asked, 1, sampling=GREEDY, seed=1)
+    assert len({token for (response,) in answers for token in response.tokens}) > 10
+    assert tokens(answers) == tokens(with_hf(folder, asked, 1, GREEDY))
 
 
 SLEEPER = """

@@ -64,7 +64,7 @@ def load_model(uri: str, revision: str | None, dtype: torch.dtype) -> PreTrained
 
 
 def heed_soft_caps(model: PreTrainedModel) -> None:
-    """Have a model whose attention logits are capped, such as Gemma 2, attend by the kernel "eager".
+    """Have a model whose attention logits are capped, e.g. Gemma 2, attend by the kernel "eager".
 
     For other models the kernel is left to transformers. Before 5.21 (those are what vLLM needs) it
     gives Gemma 2 a kernel that leaves the caps out, without a word.

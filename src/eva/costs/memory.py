@@ -332,6 +332,13 @@ def _learner(recipe: Recipe, models: Models, setting: Setting) -> Load | None:
     return Load("learn", device, parts, room)
 
 
+def _has_its_base(part: Online, rounds: int) -> bool:
+    """Whether the reference is always what lies below the adapter, and so needs no memory."""
+    if part.lora is None:
+        return False
+    return rounds == 1 or (part.reference == "theta_0" and not part.lora.merge)
+
+
 def _online(recipe: Recipe, models: Models, setting: Setting) -> Load:
     """One process samples and learns: weights in float32, whose cache stays between samples."""
     part, policy = recipe.learner, recipe.policy
@@ -344,7 +351,7 @@ def _online(recipe: Recipe, models: Models, setting: Setting) -> Load:
     narrow = is_narrow(part, policy.device)
     group = (2 if isinstance(part, OnlineDpo) else recipe.n) * setting.chat
     parts = state(part, shape, Launch())
-    if needs_reference(part):
+    if needs_reference(part) and not _has_its_base(part, recipe.rounds):
         parts["reference, float32"] = 4.0 * shape.parameters
     # Rotated keys are in float32, values as the products are.
     size = 3.0 if narrow else 4.0

@@ -158,6 +158,7 @@ KNOWN = {
     "Qwen/Qwen3-0.6B": QWEN3_06B,
     "Qwen/Qwen3-1.7B": QWEN3_17B,
     "Qwen/Qwen3-4B": QWEN3_4B,
+    "Qwen/Qwen3-4B-Instruct-2507": QWEN3_4B,
     "Qwen/Qwen3-8B": QWEN3_8B,
     "Qwen/Qwen2.5-0.5B": QWEN25_05B,
     "Qwen/Qwen2.5-0.5B-Instruct": QWEN25_05B,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from eva import seeds
 from eva.backends.hf import Opened
@@ -21,7 +22,7 @@ from eva.learn import snapshots
 from eva.learn.batches import TokenGroup
 from eva.learn.objectives import Objective, objective
 from eva.learn.schedule import Index, learning_rate
-from eva.learn.scorer import Scorer
+from eva.learn.scorer import Inputs, Scorer
 from eva.learn.snapshots import Log, Progress
 from eva.learn.solver import Solver, Table, made_solver, scored, stepped, token_groups
 from eva.learn.trainer import (
@@ -33,7 +34,7 @@ from eva.learn.trainer import (
     threads,
     write_log,
 )
-from eva.learn.weights import Weights, opened, saved
+from eva.learn.weights import Weights, is_base_of, opened, saved, without_adapter
 from eva.parts.learners import OwnOnline
 from eva.parts.policies import HfPolicy
 from eva.protocols import OnlineLearner
@@ -88,7 +89,7 @@ def _begun(
     is_fresh = config.lora is not None and config.lora.merge
     if task.first and not is_fresh:
         _go_on_with_optimizer(solver, Path(start.uri).parent / OPTIMIZER)
-    frozen = _frozen(anchor, policy, solver) if aim.needs_reference else None
+    frozen = _frozen(anchor, policy, solver, weights) if aim.needs_reference else None
     return _Trainee(task, weights, solver, frozen, policy.rows)
 
 
@@ -106,8 +107,26 @@ def _go_on_with_optimizer(solver: Solver, path: Path) -> None:
     solver.optimizer.load_state_dict(torch.load(path, map_location=solver.accelerator.device))
 
 
-def _frozen(reference: Checkpoint, policy: HfPolicy, solver: Solver) -> Scorer:
-    """The reference: the only other weights in memory."""
+class _Below(nn.Module):
+    """The reference where it is what lies below the adapter: no other weights in memory."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        super().__init__()
+        self.scorer = scorer
+
+    def forward(self, batch: Inputs) -> Tensor:
+        """Log-probabilities as `Scorer` gives them, without the adapter."""
+        with without_adapter(self.scorer.model):
+            found: Tensor = self.scorer(batch)
+        return found
+
+
+def _frozen(
+    reference: Checkpoint, policy: HfPolicy, solver: Solver, weights: Weights
+) -> Scorer | _Below:
+    """The reference; other weights in memory unless it is the base of the adapter."""
+    if is_base_of(weights, reference.uri, revision(reference, policy)):
+        return _Below(Scorer(weights.model, solver.dtype))
     model = opened(reference.uri, revision(reference, policy)).model
     model.requires_grad_(requires_grad=False)
     model.to(solver.accelerator.device)
@@ -132,7 +151,12 @@ class _Trainee:
     """The model of one round, until it is closed."""
 
     def __init__(
-        self, task: _Task, weights: Weights, solver: Solver, reference: Scorer | None, rows: int
+        self,
+        task: _Task,
+        weights: Weights,
+        solver: Solver,
+        reference: Scorer | _Below | None,
+        rows: int,
     ) -> None:
         self._task, self._reference = task, reference
         self._held: tuple[Weights, Solver] | None = (weights, solver)

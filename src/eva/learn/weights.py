@@ -7,7 +7,8 @@ adapter alone, with the name of the model that it changes, or that model with th
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from peft import LoraConfig, PeftConfig, inject_adapter_in_model, load_peft_weights
 from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import JsonValue
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -97,6 +99,27 @@ def opened(
         _fill(model, load_peft_weights(uri, device="cpu", revision=revision), uri)
     model.eval()  # type: ignore[no-untyped-call]  # theirs
     return Weights(model, load_tokenizer(uri, revision), Adapter(config, lora.merge))
+
+
+@contextmanager
+def without_adapter(model: PreTrainedModel) -> Iterator[None]:
+    """The model as it was before its adapter, while inside."""
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(enabled=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(enabled=True)
+
+
+def is_base_of(weights: Weights, uri: str, revision: str | None) -> bool:
+    """Whether a model without its adapter is the one at `uri`."""
+    if weights.adapter is None:
+        return False
+    base = (str(Path(uri).resolve()) if Path(uri).is_dir() else uri, revision)
+    return base_of(weights.adapter.config) == base
 
 
 def _config(model: PreTrainedModel, lora: Lora, base: str, revision: str | None) -> LoraConfig:

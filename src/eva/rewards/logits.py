@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from eva.backends.load import explained, no_bars, placed
+from eva.backends.load import explained, heed_soft_caps, no_bars, placed
 from eva.errors import RecipeError
 from eva.parts.rewards import ClassifierReward, PairwiseReward
 from eva.rewards.scoring import Head, Row, padded
@@ -40,6 +40,7 @@ def load_classifier(
     advice = "give a reward model, not one that writes text; for ArmoRM set reward.head to armo"
     check_complete(loaded[1], uri, "all weights of a sequence classifier", advice, strict=False)
     model: PreTrainedModel = loaded[0]
+    heed_soft_caps(model)
     model.eval()  # type: ignore[no-untyped-call]  # theirs
     return model.to(device)  # type: ignore[no-any-return, arg-type]  # `to` is decorated
 
