@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eva.build.models import writer
+from eva.cli.main import collect_seldom
 from eva.evolve.evol_instruct import EvolInstruct
 from eva.parts.evolvers import EvolInstruct as Part
 from eva.parts.policies import HttpPolicy
@@ -43,6 +44,7 @@ def main(url: str, mode: str, count: int, evolutions: int, in_flight: int) -> No
     by = HttpPolicy(kind="http", model="bench", urls=(url,), concurrency=in_flight)
     part = Part(kind="evol_instruct", by=by, children=evolutions, chained=mode == "chained")
     given = parents(count)
+    collect_seldom()  # as the command line does
     with tempfile.TemporaryDirectory() as cache:
         evolver = EvolInstruct(part, writer(by, Path(cache)))
         begin = time.perf_counter()

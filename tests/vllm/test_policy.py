@@ -177,7 +177,7 @@ def test_an_adapter_is_merged_into_its_base(model, tmp_path):
 def test_gemma_2_is_the_same_model_for_both_samplers(tmp_path):
     """In the versions of transformers that vLLM needs its capped attention wants care."""
     wide = {"hidden_size": 128, "head_dim": 32, "intermediate_size": 192}
-    caps = {"attn_logit_softcapping": 0.5, "query_pre_attn_scalar": 32, "sliding_window": 8}
+    caps = {"attn_logit_softcapping": 50.0, "query_pre_attn_scalar": 32, "sliding_window": 8}
     shape = tiny.SHAPE | wide | caps | {"max_position_embeddings": 128}
     folder = tiny.save_tiny(Gemma2Config(**shape), tmp_path)
     # With large embeddings, which are its output layer too, it would say its last token for ever.
