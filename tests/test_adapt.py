@@ -48,3 +48,19 @@ def test_a_response_without_any_preference_is_missing():
 
 def test_the_examples_of_the_docstrings_run():
     assert doctest.testmod(adapt).failed == 0
+
+
+def test_a_failed_answer_takes_part_in_no_duel():
+    asked = []
+
+    def longer(prompt, first, second):
+        asked.append((first.text, second.text))
+        return float(len(first.text) > len(second.text))
+
+    broken = Response(text="", finish="error", error="down")
+    answers = [*group("a", "aa"), broken]
+    rewards = adapt.pairwise(longer)([ASK], [answers])
+    np.testing.assert_array_equal(rewards, [[0.0, 1.0, np.nan]])
+    assert set(asked) == {("a", "aa"), ("aa", "a")}
+    scored = adapt.per_response(lambda p, r: float(r.text == "a"))([ASK], [answers])
+    np.testing.assert_array_equal(scored, [[1.0, 0.0, np.nan]])

@@ -12,7 +12,7 @@ from eva.errors import RecipeError
 from eva.extras import extra
 from eva.game import Online, StreamCreator
 from eva.parts.creators import OtherSelect, Proportional
-from eva.parts.policies import HfPolicy, ToyPolicy
+from eva.parts.policies import HfPolicy, HttpPolicy, ToyPolicy
 from eva.recipe import load
 from eva.records import Message, Prompt
 from tests.world import online_recipe, recipe
@@ -262,3 +262,26 @@ def test_a_run_goes_on_only_with_the_same_texts(tmp_path):
     assert build.texts(tmp_path / "mine") == ["a.md", "one {prompt}", "b.md", "two {prompt}"]
     assert build.texts(tmp_path / "one.md") == ["one.md", "{examples}"]
     assert build.text_files(recipe()) == []
+
+
+def test_models_of_one_name_are_kept_apart_by_their_place(tmp_path):
+    part = HttpPolicy(kind="http", model="default", urls=("http://a/v1",))
+    one, two = (models.asked(part, tmp_path, place) for place in ("reward.by", "x.reward.by"))
+    assert one.name == two.name == "http default"
+    ids = {asked._checkpoint.id for asked in (one, two)}
+    assert ids == {"reward.by default@main", "x.reward.by default@main"}
+
+
+def test_a_run_goes_on_only_with_the_same_judge(tmp_path):
+    judge = tmp_path / "judge"
+    judge.mkdir()
+    (judge / "config.json").write_text("{}")
+    part = f"{{kind: judge, by: {{kind: http, model: {judge}, urls: ['http://a/v1']}}}}"
+    chosen = recipe(f"reward={part}", "evaluate=null")
+    game = build.game(chosen, tmp_path)
+    before = build.inputs(game, chosen)
+    assert build.model_folders(chosen) == [("reward.by.model", str(judge))]
+    (judge / "config.json").write_text('{"other": 1}')
+    after = build.inputs(game, chosen)
+    assert [key for key in after if after[key] != before[key]] == ["reward.by.model"]
+    assert "policy.model" not in after

@@ -293,6 +293,51 @@ def test_what_is_asked_may_not(tmp_path, old, new, key):
         recipes.must_agree(one, two)
 
 
+@pytest.mark.parametrize("learner", ["dpo", "trl"])
+def test_servers_of_a_policy_that_learns_must_be_able_to_load_it(learner):
+    part = "{kind: dpo}" if learner == "dpo" else "{kind: trl}"
+    over = [f"learner={part}", "policy={kind: http, model: m, urls: [http://a/v1]}"]
+    with pytest.raises(RecipeError, match=r"policy\.reload is none.*answer with theta_0 for ever"):
+        recipes.load("playground-eva", over)
+    recipes.load("playground-eva", [*over, "policy.reload=eva"])
+
+
+@pytest.mark.parametrize(
+    "reward",
+    ["{kind: pairwise, call: 'a:b'}",
+     "{kind: length, penalty: 1, of: {kind: judge, mode: pairs, by: {kind: hf, model: m}}}",
+     "{kind: sum, terms: [{reward: {kind: pairwise, model: m}}]}"],
+)  # fmt: skip
+def test_a_reward_that_compares_measures_no_checkpoint(reward):
+    for key in ("reward", "evaluate.reward", "evaluate.monitor.reward"):
+        with pytest.raises(RecipeError, match="cannot measure a checkpoint"):
+            recipes.load("toy", [f"{key}={reward}"])
+    recipes.load("toy", [f"reward={reward}", "evaluate.reward={kind: toy}"])
+    recipes.load("toy", [f"reward={reward}", "evaluate=null"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [("args: {budget: 3}", "args: {budget: 7}", "reward.args.budget"),
+     ("operators: {key: 1}", "operators: {key: 2}", "creator.evolve.operators.key"),
+     ("memory: {kind: toy, n: 3}", "memory: {kind: toy, n: 4}", "evaluate.sets.memory.n"),
+     ("body: {threads: 1}", "body: {threads: 2}", "creator.evolve.by.body.threads")],
+)  # fmt: skip
+def test_names_that_users_give_are_no_keys_of_how(tmp_path, old, new, key):
+    text = (
+        "base: toy\nname: x\nreward: {kind: python, call: 'a:b', args: {budget: 3}}\n"
+        "creator: {evolve: {kind: evol_instruct, operators: {key: 1}, by: {kind: http, model: m, "
+        "urls: [http://a/v1], body: {threads: 1}}}}\n"
+        "evaluate: {sets: {memory: {kind: toy, n: 3}}}\n"
+    )
+    one, two = (
+        recipes.as_yaml(recipes.load(written(tmp_path, one)))
+        for one in (text, text.replace(old, new))
+    )
+    with pytest.raises(RunDirError, match=f"{key} is "):
+        recipes.must_agree(one, two)
+
+
 def test_a_learner_that_samples_for_itself_needs_its_weights_in_this_process():
     with pytest.raises(RecipeError, match="learner kind 'rloo' needs a policy of kind 'hf', not"):
         recipes.load("playground-rloo", ["policy={kind: http, model: m, urls: [http://a/v1]}"])

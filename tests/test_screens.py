@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from eva import build, stages
 from eva.adapt import Asked
 from eva.contracts import checked_children
-from eva.errors import PlugInError
+from eva.errors import BackEndError, PlugInError
 from eva.protocols import Around
 from eva.records import SELF, Checkpoint, Child, Message, Prompt, Response, Sampling, ScoredPrompt
 from eva.stages import admit, answer, rewritten
@@ -197,3 +197,37 @@ def test_rewards_evolvers_and_screens_are_released_before_the_learner_starts(tmp
     held_back = ["reward", "evolver", "screen"]
     assert told == [*held_back, "learner", *held_back, "learner", *held_back]
     assert stages.release(toy("creator=null", "evaluate=null")) is None
+
+
+def test_one_that_cannot_be_released_does_not_keep_the_others():
+    told: list[str] = []
+
+    class Stuck:
+        def __call__(self, prompts, responses):
+            return np.zeros((len(prompts), len(responses[0])))
+
+        def release(self):
+            told.append("stuck")
+            raise OSError("no")
+
+    class Fine(Stuck):
+        def release(self):
+            told.append("fine")
+
+    game = toy(reward=Fine())
+    game = replace(game, evaluation=replace(game.evaluation, reward=Stuck()))
+    with pytest.raises(OSError, match="no"):
+        stages.release(game)
+    assert sorted(told) == ["fine", "stuck"]
+
+
+def test_a_policy_that_answers_nothing_is_named_not_the_reward(tmp_path):
+    broken = Response(text="", finish="error", error="HTTP 400: too long")
+
+    @contextmanager
+    def open_policy(checkpoint):
+        yield lambda prompts, n, *, sampling, seed: [[broken] * n for _ in prompts]
+
+    game = toy("evaluate=null", open_policy=open_policy)
+    with pytest.raises(BackEndError, match=r"answered none of 3 prompts .*HTTP 400: too long"):
+        play(game, tmp_path / "run")

@@ -23,6 +23,8 @@ def per_response(score: Callable[[Prompt, Response], float | None]) -> Reward:
     """
 
     def one(prompt: Prompt, response: Response) -> float:
+        if response.finish == "error":
+            return np.nan
         try:
             value: object = score(prompt, response)
         except Exception as error:
@@ -71,8 +73,9 @@ def _duels(
     group: Sequence[Response],
 ) -> Floats:
     p_G_G = np.full((len(group), len(group)), np.nan)
-    for i, first in enumerate(group):
-        for j, second in enumerate(group):
+    answered = [(i, y) for i, y in enumerate(group) if y.finish != "error"]
+    for i, first in answered:
+        for j, second in answered:
             if i != j and (p := preference(prompt, first, second)) is not None:
                 p_G_G[i, j] = p
     return p_G_G

@@ -22,9 +22,15 @@ from eva.parts.learners import (
     Trl,
     Update,
 )
-from eva.parts.policies import PolicyPart
+from eva.parts.policies import HttpPolicy, PolicyPart
 from eva.parts.prompts import PromptsPart
-from eva.parts.rewards import RewardPart
+from eva.parts.rewards import (
+    JudgeReward,
+    LengthReward,
+    PairwiseReward,
+    RewardPart,
+    SumReward,
+)
 from eva.records import Sampling
 
 # ---------------------------------------------------------------- evaluation
@@ -63,6 +69,19 @@ class Evaluate(Part):
     """The reward from which a response counts as right, for the metric `accuracy`."""
     monitor: Monitor | None = None
     """A second reward that is never trained on, to see over-optimisation."""
+
+
+def _compares(part: RewardPart) -> bool:
+    """Whether a reward is one response's standing among others."""
+    match part:
+        case SumReward():
+            return any(_compares(term.reward) for term in part.terms)
+        case LengthReward():
+            return _compares(part.of)
+        case JudgeReward():
+            return part.mode == "pairs"
+        case _:
+            return isinstance(part, PairwiseReward)
 
 
 # ---------------------------------------------------------------- the recipe
@@ -118,6 +137,27 @@ class Recipe(Part):
             raise ValueError(
                 f"learner kind {self.learner.kind!r} needs a policy of kind "
                 f"{' or '.join(repr(fit) for fit in sorted(fits))}, not {kind!r}"
+            )
+        policy = self.policy
+        keeps = isinstance(policy, HttpPolicy) and policy.urls and policy.reload == "none"
+        if keeps and isinstance(self.learner, own):
+            raise ValueError(
+                "policy.reload is none, so its servers would answer with theta_0 for ever: say how "
+                "they load new weights (vllm or eva), or let eva start them (policy.serve)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _measures_alone(self) -> Self:
+        held_out = self.evaluate
+        if held_out is None:
+            return self
+        measures = [held_out.reward or self.reward]
+        measures += [held_out.monitor.reward] if held_out.monitor else []
+        if any(map(_compares, measures)):
+            raise ValueError(
+                "a reward that compares the responses of a group cannot measure a checkpoint: give "
+                "evaluate.reward (and evaluate.monitor) one that judges each response by itself"
             )
         return self
 

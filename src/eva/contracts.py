@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from eva.errors import EvaError, PlugInError
+from eva.errors import BackEndError, EvaError, PlugInError
 from eva.protocols import Floats_P, Floats_P_G, Index_K
 from eva.records import Checkpoint, Child, Prompt, Response
 
@@ -72,6 +72,16 @@ def checked_rewards(rewards: object, prompts: int, n: int) -> Floats_P_G:
             f"{expected}, finite, with NaN for one that is missing"
         )
     return rewards_P_G
+
+
+def some_answered(responses: Sequence[Sequence[Response]]) -> None:
+    """Refuse responses that are all errors: nothing can be learnt from them."""
+    reasons = [response.error for group in responses for response in group]
+    if all(reasons):
+        raise BackEndError(
+            f"the policy answered none of {len(responses)} prompts (the first because "
+            f"{reasons[0]}); mend that and run the same command again"
+        )
 
 
 def some_present(rewards_P_G: Floats_P_G, of: str) -> None:

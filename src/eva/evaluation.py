@@ -127,7 +127,8 @@ def _alarmed(
         return mean_of_present(reward_P_G), mean_of_present(np.array(rows)[:, columns])
 
     reward_P, monitor_P = means(stage)
-    earlier = sorted(path.stem for path in watched.path.glob("*.jsonl") if path.stem < stage)
+    found = [path.stem for path in watched.path.glob("*.jsonl")]
+    earlier = sorted((t for t in found if int(t) < int(stage)), key=int)
     alarms = [
         overoptimised(reward_P, monitor_P, *means(before), drop=evaluation.drop)
         for before in earlier

@@ -190,7 +190,20 @@ def _may_change(key: str) -> bool:
     """
     if key in MAY_CHANGE or key.endswith(".path") or key == "policy.model":
         return True
-    return not key.startswith("learner.") and not HOW.isdisjoint(key.split("."))
+    return not key.startswith("learner.") and _says_how(key)
+
+
+def _says_how(key: str) -> bool:
+    """Whether a key, or one above it, is in `HOW`; names that users give are none of ours."""
+    parts = iter(key.split("."))
+    for part in parts:
+        if part in OPAQUE or part == "operators":
+            return False
+        if part == "sets":
+            next(parts, None)
+        elif part in HOW:
+            return True
+    return False
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -132,7 +132,7 @@ class Response(Record):
     """Why there is no answer, where `finish` is "error"."""
     tokens: tuple[int, ...] | None = None
     """Token ids as sampled, the end token included if it was sampled; None where the back end does
-    not know them. The learner trains on these, never on text tokenised again."""
+    not know them. The learner trains on these; where they are None, on the text tokenised again."""
     logprobs: tuple[float, ...] | None = None
     """Natural log-probability of each token under the model's own softmax (temperature 1, no
     nucleus), rounded to 1e-5; None where it is not free."""

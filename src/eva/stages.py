@@ -17,6 +17,7 @@ from eva.contracts import (
     checked_responses,
     checked_rewards,
     plug_in,
+    some_answered,
     some_present,
 )
 from eva.diversity import diversity
@@ -73,9 +74,10 @@ def release(game: Game) -> None:
     held: list[object] = [game.reward]
     held += [creator.evolver, *creator.screens] if creator else []
     held += [evaluation.reward, evaluation.monitor] if evaluation else []
-    for one in held:
-        if isinstance(one, Releasable):
-            one.release()
+    with ExitStack() as stack:  # where one fails, the others are released all the same
+        for one in reversed(held):
+            if isinstance(one, Releasable):
+                stack.callback(one.release)
 
 
 @contextmanager
@@ -100,6 +102,8 @@ def answer(
     with plug_in("policy"):
         answers = policy(prompts, n, sampling=sampling, seed=seed)
     responses = checked_responses(answers, prompts, n)
+    if len(prompts) > 1:  # one prompt without an answer is its own affair
+        some_answered(responses)
     with plug_in("reward"):
         rewards = reward(prompts, responses)
     checked_P_G = checked_rewards(rewards, len(prompts), n)
@@ -140,10 +144,8 @@ def attempt(
     responses, rewards_P_G = answer(
         prompts, policy, game.reward, n=game.n, sampling=game.sampling, seed=seed
     )
-    if step is not None:
-        some_present(rewards_P_G, "mini-batch")
-    elif len(prompts) > 1:  # one prompt without a reward is its own affair
-        some_present(rewards_P_G, "chunk")
+    if step is not None or len(prompts) > 1:  # one prompt without a reward is its own affair
+        some_present(rewards_P_G, "chunk" if step is None else "mini-batch")
     found = rollouts(prompts, responses, rewards_P_G, state)
     if step is None:
         return found

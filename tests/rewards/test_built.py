@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 
 
 def built(fields: dict, folder):
-    found = reward(PART.validate_python(fields), folder, None)
+    found = reward(PART.validate_python(fields), folder, None, "reward")
     assert isinstance(found, Releasable)
     try:
         return found(PROMPTS, RESPONSES)

@@ -157,11 +157,11 @@ def _environment() -> Iterator[None]:
     They are spawned: a forked process would inherit locks of threads that it does not have.
     """
     os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-    os.environ[STARTED + "X"] = "1"
+    os.environ[STARTED] = "1"
     try:
         yield
     finally:
-        pass
+        del os.environ[STARTED]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from eva.build.given import (
 )
 from eva.build.models import open_policy, theta_0
 from eva.build.rewards import reward
+from eva.checkpoints import fingerprint
 from eva.config import Evaluate, Recipe
 from eva.errors import RecipeError
 from eva.extras import extra
@@ -62,7 +63,7 @@ def game(recipe: Recipe, here: Path, cache: Path | None = None) -> Game:
     Raises:
         RecipeError: A file, an extra or a function is missing, or the prompts do not last.
     """
-    trained = reward(recipe.reward, here, cache)
+    trained = reward(recipe.reward, here, cache, "reward")
     fits = context_gates(recipe)
     measured = evaluation(recipe, trained, here, cache) if recipe.evaluate else None
     for name, found in measured.sets.items() if measured else ():
@@ -109,7 +110,14 @@ def inputs(game: Game, recipe: Recipe) -> dict[str, JsonValue]:
         "policy": game.theta_0.id,
         **{name: digest(prompt.id for prompt in found) for name, found in read.items()},
         **{key: digest(texts(Path(value))) for key, value in text_files(recipe)},
+        **{key: fingerprint(Path(value)) for key, value in model_folders(recipe)},
     }
+
+
+def model_folders(recipe: Recipe) -> list[tuple[str, str]]:
+    """The folders of other models than the policy (rewards, judges, writers): key and path."""
+    named = [(key, str(value)) for key, value in leaves(recipe) if key.endswith(".model")]
+    return [(k, path) for k, path in named if k != "policy.model" and Path(path).is_dir()]
 
 
 def text_files(recipe: Recipe) -> list[tuple[str, str]]:
@@ -166,13 +174,15 @@ def evaluation(recipe: Recipe, trained: Reward, here: Path, cache: Path | None) 
     assert isinstance(part, Evaluate)
     return Evaluation(
         sets={name: tuple(prompts(inner, HELD_OUT)[0]) for name, inner in part.sets.items()},
-        reward=reward(part.reward, here, cache) if part.reward else trained,
+        reward=reward(part.reward, here, cache, "evaluate.reward") if part.reward else trained,
         max_tokens=recipe.sampling.max_tokens,
         samples=part.samples,
         temperature=part.temperature,
         every=part.every,
         solved_at=part.solved_at,
-        monitor=reward(part.monitor.reward, here, cache) if part.monitor else None,
+        monitor=reward(part.monitor.reward, here, cache, "evaluate.monitor.reward")
+        if part.monitor
+        else None,
         drop=part.monitor.drop if part.monitor else 2.0,
         stop=part.monitor.stop if part.monitor else False,
     )

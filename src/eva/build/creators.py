@@ -122,6 +122,7 @@ def screens(
     if part.contamination:
         for name, inner in part.contamination.sets.items():
             apart[name] = prompts(inner, HELD_OUT)[0]
-    judge = asked(part.answerable.by, cache) if part.answerable else None
+    place = "creator.gates.answerable.by"
+    judge = asked(part.answerable.by, cache, place) if part.answerable else None
     with extra("gates", "creator.gates"):
         return order.screens(part, apart, judge)

@@ -21,7 +21,7 @@ from eva.records import Checkpoint
 
 
 def theta_0(part: PolicyPart) -> Checkpoint:
-    """The checkpoint that the game starts from."""
+    """The checkpoint that the game starts from, or a model that is only asked."""
     if isinstance(part, ToyPolicy):
         return Checkpoint(uri=f"toy:{part.skill}", id=f"skill-{part.skill:.12g}")
     folder = model_folder(part.model)
@@ -64,15 +64,19 @@ def open_policy(part: PolicyPart, cache: Path | None) -> OpenPolicy:
             return partial(hf.open_policy, config=part)
 
 
-def asked(part: ModelPart, cache: Path | None) -> Asked:
-    """A model that writes or judges; it is opened when it is first asked."""
+def asked(part: ModelPart, cache: Path | None, place: str) -> Asked:
+    """A model that writes or judges; it is opened when it is first asked.
+
+    Paid answers are kept by its `place` in the recipe and by what it is, so two models of one name
+    are not taken for each other.
+    """
     name = part.name or part.model if isinstance(part, HttpPolicy) else part.model
     revision = f"@{part.revision}" if part.revision else ""
-    folder = model_folder(part.model)
-    checkpoint = Checkpoint(uri=folder, id=f"{folder}{revision}")
+    start = theta_0(part)
+    checkpoint = Checkpoint(uri=start.uri, id=f"{place} {start.id}")
     return Asked(f"{part.kind} {name}{revision}", open_policy(part, cache), checkpoint)
 
 
 def writer(part: WriterPart, cache: Path | None) -> Asked | None:
     """Who writes prompts; None is the current policy itself."""
-    return None if isinstance(part, SelfPolicy) else asked(part, cache)
+    return None if isinstance(part, SelfPolicy) else asked(part, cache, "creator.evolve.by")

@@ -24,8 +24,11 @@ from eva.parts.rewards import (
 from eva.protocols import Reward
 
 
-def reward(part: RewardPart, here: Path, cache: Path | None) -> Reward:
-    """The reward of a part of a recipe; paid answers are kept in the folder `cache`."""
+def reward(part: RewardPart, here: Path, cache: Path | None, place: str) -> Reward:
+    """The reward that stands at a `place` of a recipe, such as "evaluate.reward".
+
+    Paid answers are kept in the folder `cache`.
+    """
     match part:
         case ToyReward():
             return eva.toy.reward
@@ -41,20 +44,26 @@ def reward(part: RewardPart, here: Path, cache: Path | None) -> Reward:
         case SumReward():
             from eva.rewards import combined
 
-            terms = [(term.weight, reward(term.reward, here, cache)) for term in part.terms]
+            inner = [f"{place}.terms.{i}.reward" for i in range(len(part.terms))]
+            terms = [
+                (term.weight, reward(term.reward, here, cache, key))
+                for term, key in zip(part.terms, inner, strict=True)
+            ]
             return combined.WeightedSum(terms)
         case LengthReward():
             from eva.rewards import combined
 
-            return combined.Shortened(part, reward(part.of, here, cache))
+            return combined.Shortened(part, reward(part.of, here, cache, f"{place}.of"))
         case PairwiseReward() if part.call is not None:
             return adapt.pairwise(named(part.call, here))
         case _:
-            return _of_a_model(part, cache)
+            return _of_a_model(part, cache, place)
 
 
 def _of_a_model(
-    part: ClassifierReward | PairwiseReward | JudgeReward | HttpReward, cache: Path | None
+    part: ClassifierReward | PairwiseReward | JudgeReward | HttpReward,
+    cache: Path | None,
+    place: str,
 ) -> Reward:
     match part:
         case ClassifierReward():
@@ -68,7 +77,7 @@ def _of_a_model(
         case JudgeReward():
             from eva.rewards import judge
 
-            return judge.Judge(part, asked(part.by, cache))
+            return judge.Judge(part, asked(part.by, cache, f"{place}.by"))
         case HttpReward():
             with extra("http", "reward kind 'http'"):
                 from eva.rewards import service

@@ -137,6 +137,8 @@ class HttpReward(Part):
     """
 
     kind: Literal["http"]
+    name: str = "reward service"
+    """What it is: paid answers are kept by it, so another service or version needs another name."""
     urls: tuple[str, ...] = Field(min_length=1)
     """Addresses; groups are spread over all of them."""
     key: str | None = None

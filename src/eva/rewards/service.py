@@ -37,7 +37,7 @@ class Service:
     def __init__(self, part: HttpReward, cache: Path | None) -> None:
         self._settings = Settings(
             urls=part.urls,
-            name=f"reward service {part.urls[0]}",
+            name=part.name,
             cache=cache,
             headers=_headers(part.key),
             concurrency=part.concurrency,
@@ -45,7 +45,7 @@ class Service:
             attempts=part.attempts,
             patience=part.patience,
         )
-        self._weights = f"reward service {' '.join(sorted(part.urls))}"
+        self._weights = f"reward {part.name}"
         self._client: Client | None = None
 
     def __call__(
