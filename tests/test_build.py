@@ -269,7 +269,7 @@ def test_models_of_one_name_are_kept_apart_by_their_place(tmp_path):
     one, two = (models.asked(part, tmp_path, place) for place in ("reward.by", "x.reward.by"))
     assert one.name == two.name == "http default"
     ids = {asked._checkpoint.id for asked in (one, two)}
-    assert ids == {"reward.by default@main", "x.reward.by default@main"}
+    assert ids == {"reward.by default", "x.reward.by default"}
 
 
 def test_a_run_goes_on_only_with_the_same_judge(tmp_path):

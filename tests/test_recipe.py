@@ -245,12 +245,12 @@ creator:
 
 def test_files_that_parts_of_parts_name_are_relative_to_the_recipe_too(tmp_path):
     (tmp_path / "strict.md").write_text("{prompt} {response}")
-    for folder in ("model", "mine"):
+    for folder in ("model", "mine", "judge"):
         (tmp_path / folder).mkdir()
     mine = recipes.load(written(tmp_path, NESTED))
     judge, shorter = (term.reward for term in mine.reward.terms)
     assert judge.rubric == str(tmp_path / "strict.md")
-    assert judge.by.model == "judge"  # a name that its servers know: there is no such folder
+    assert judge.by.model == "judge"  # what its servers call it, whatever lies beside the recipe
     assert shorter.of.model == mine.policy.model == str(tmp_path / "model")
     assert mine.creator.evolve.templates == str(tmp_path / "mine")
     assert mine.creator.gates.contamination.sets["arena"].path == str(tmp_path / "arena.jsonl")

@@ -234,23 +234,30 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _anchored(fields: Tree, folder: Path) -> Tree:
-    """Make the relative paths of files and folders absolute: they are relative to `folder`."""
+def _anchored(fields: Tree, folder: Path, place: str = "") -> Tree:
+    """Make the relative paths of files and folders absolute: they are relative to `folder`.
+
+    Args:
+        fields: A part of a recipe, or all of it.
+        folder: Where the recipe lies.
+        place: The key under which the part stands.
+    """
     is_data_set = fields.get("kind") == "dataset"
-    return {
-        key: _located(value, folder, may_be_name=key != "path" or is_data_set)
-        if key in FILES and isinstance(value, str)
-        else value
-        if key in OPAQUE
-        else _within(value, folder)
-        for key, value in fields.items()
-    }
+    # What running servers call a model that is only asked is no path, even if there is such a file.
+    is_name = "urls" in fields and place != "policy"
+    found: Tree = {}
+    for key, value in fields.items():
+        if key in FILES and isinstance(value, str) and not (key == "model" and is_name):
+            found[key] = _located(value, folder, may_be_name=key != "path" or is_data_set)
+        else:
+            found[key] = value if key in OPAQUE else _within(value, folder, key)
+    return found
 
 
-def _within(value: JsonValue, folder: Path) -> JsonValue:
+def _within(value: JsonValue, folder: Path, place: str) -> JsonValue:
     if isinstance(value, dict):
-        return _anchored(value, folder)
-    return [_within(one, folder) for one in value] if isinstance(value, list) else value
+        return _anchored(value, folder, place)
+    return [_within(one, folder, place) for one in value] if isinstance(value, list) else value
 
 
 def _located(value: str, folder: Path, *, may_be_name: bool) -> str:

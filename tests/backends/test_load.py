@@ -135,3 +135,9 @@ def test_a_config_that_is_none_is_refused(tmp_path):
     (adapter / "adapter_config.json").write_text("{")
     with pytest.raises(BackEndError, match=r"adapter_config\.json of PEFT"):
         load_model(str(adapter), None, torch.float32)
+
+
+def test_a_tokenizer_that_is_saved_does_not_say_how_the_environment_was_set(tmp_path):
+    folder = tiny_llama(tmp_path / "model")
+    load_tokenizer(str(folder)).save_pretrained(tmp_path / "saved")
+    assert "local_files_only" not in (tmp_path / "saved/tokenizer_config.json").read_text()

@@ -19,6 +19,7 @@ API = {
     "kind": "http",
     "model": "judge",
     "urls": ["http://h/v1"],
+    "reload": "vllm",
     "price": {"input": 1.0, "output": 10.0},
 }
 RLOO = {"kind": "rloo", "steps": 5, "batch": 8, "kl": 0.0}

@@ -31,8 +31,8 @@ def test_a_mean_length_is_bounded_by_max_tokens():
     assert asked(worked(response=900.0), "answer").written == 2000 * 200
 
 
-def test_over_http_a_prompt_may_be_billed_for_each_response():
-    assert asked(worked(policy={**API}), "answer").read == 2000 * 50
+def test_over_http_a_prompt_is_one_request_whatever_the_responses():
+    assert asked(worked(policy={**API}), "answer").read == 500 * 50
 
 
 def test_the_evolver_writes_four_children_of_a_quarter():

@@ -378,3 +378,23 @@ def test_no_model_stays_in_memory(
     for _ in range(3):
         learn(start, make_config(steps=1))
     assert alive() == before
+
+
+def test_texts_without_tokens_are_learnt_and_said(
+    make_start: MakeStart,
+    make_config: MakeConfig,
+    learn: Learn,
+    lessons: list[Rollout],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def bare(rollout: Rollout) -> Rollout:
+        gone = {"tokens": None, "logprobs": None}
+        answers = tuple(y.model_copy(update=gone) for y in rollout.responses)
+        return rollout.model_copy(update={"responses": answers})
+
+    with caplog.at_level("WARNING", "eva"):
+        learn(make_start(), make_config())
+    assert "have no token ids" not in caplog.text
+    with caplog.at_level("WARNING", "eva"):
+        learn(make_start(), make_config(), rollouts=[bare(one) for one in lessons])
+    assert "have no token ids; their texts are tokenised again" in caplog.text

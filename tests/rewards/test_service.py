@@ -118,7 +118,11 @@ def test_what_is_no_number_is_missing_with_a_reason(rewards, reason, caplog):
     def answer(body, request):
         return web.json_response({"rewards": rewards})
 
-    with served(answer) as url, service(url) as reward, caplog.at_level(logging.WARNING, "eva"):
+    with (
+        served(answer) as url,
+        service(url, attempts=2) as reward,
+        caplog.at_level(logging.WARNING, "eva"),
+    ):
         found = reward([ASK], [group("a", "b")])
     assert np.isnan(found[0, 1])
     assert np.isnan(found[0, 0]) == (reason == "no list")
@@ -158,6 +162,21 @@ def test_a_request_that_always_fails_is_missing_while_others_go_on(caplog):
         found = reward([ASK, OTHER], [group("a"), group("b")])
     np.testing.assert_array_equal(found, [[1.0], [np.nan]])
     assert "HTTP 422: no" in caplog.text
+
+
+@pytest.mark.parametrize("failure", [{"error": "no model"}, {"rewards": [1.0]}, {"rewards": "x"}])
+def test_a_failure_with_http_200_is_not_kept(failure, tmp_path):
+    is_broken = True
+
+    def answer(body, request):
+        return web.json_response(failure) if is_broken else lengths(body, request)
+
+    with served(answer) as url:
+        with service(url, cache=tmp_path, attempts=2) as reward:
+            assert np.isnan(reward([ASK], [group("a", "bb")])).all()
+        is_broken = False
+        with service(url, cache=tmp_path) as reward:
+            assert reward([ASK], [group("a", "bb")]).tolist() == [[1.0, 2.0]]
 
 
 def test_what_was_answered_is_not_asked_again(tmp_path):

@@ -16,6 +16,7 @@ from eva.errors import BackEndError, RecipeError
 from eva.parts.policies import Serve
 from eva.serving import servers
 from eva.serving.client import Client, Settings, call
+from tests.serving.proxy import Upstream
 from tests.serving.test_client import chat
 from tests.trainers.test_processes import lives, waited
 
@@ -108,6 +109,40 @@ def test_a_port_that_was_taken_in_between_is_changed_for_another(tmp_path, monke
         with servers.started(serve(tmp_path), "/m", tmp_path / "logs") as started:
             assert str(taken) not in started.urls[0]
             assert got(started.urls[0])["argv"][2] == "/m"
+
+
+def test_an_answer_of_another_program_on_the_port_is_not_believed(tmp_path, monkeypatch):
+    with Upstream() as foreign:
+        monkeypatch.setattr(servers, "free_port", lambda: foreign.port)
+        with (
+            pytest.raises(BackEndError, match="server 0 ended with exit code 3"),
+            servers.started(serve(tmp_path, "raise SystemExit(3)"), "/m", tmp_path / "logs"),
+        ):
+            pytest.fail("it is not ready")
+
+
+WRAPPER = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, sys.argv[1], *sys.argv[2:]])
+child.wait()
+"""
+
+
+def test_what_a_dead_server_started_ends_before_it_is_started_again(tmp_path):
+    (tmp_path / "engine.py").write_text(SMALL)
+    words = (str(tmp_path / "engine.py"), "{port}", "{model}")
+    config = serve(tmp_path, WRAPPER, words=words)
+    with servers.started(config, "/m", tmp_path / "logs") as started:
+        (url,) = started.urls
+        engine = got(url)["pid"]
+        wrapper = int(Path(f"/proc/{engine}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(wrapper, signal.SIGKILL)
+        assert waited(lambda: not lives(wrapper))
+        started.revive(url)
+        assert not lives(engine)
+        second = got(url)["pid"]
+        assert second != engine
+    assert not lives(second)
 
 
 def asking(started, **given):

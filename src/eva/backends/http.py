@@ -7,9 +7,11 @@ arithmetic, hosted models mostly not.
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ ROUTE = "/chat/completions"
 SEED_BITS = 31
 """What any server takes as a seed. Those whose weights are eva's to choose get all 63 bits, which
 is what a policy of kind "hf" draws from: `eva serve` then gives its very tokens."""
+BROKEN = (None, "error")
+"""How a server that fails on the way says that an answer ended."""
 REFUSED_KEYS = (400, 422)
 """What a server says to a request with a key that it does not know."""
 
@@ -54,7 +58,9 @@ def open_policy(
         headers, revive, urls = _headers(config), None, config.urls
         if config.serve is not None:
             logs = cache / "servers" if cache else Path(stack.enter_context(_scratch()))
-            started = stack.enter_context(servers.started(config.serve, checkpoint.uri, logs))
+            started = stack.enter_context(
+                servers.started(config.serve, checkpoint.uri, logs / folder_name(config))
+            )
             revive, urls = started.revive, started.urls
         how = config.reload if config.serve is None else "none"  # it was started with them
         settings = Settings(
@@ -72,6 +78,16 @@ def open_policy(
         prepare = None if how == "none" else reload.preparation(how, checkpoint)
         client = stack.enter_context(Client(settings, prepare=prepare, revive=revive))
         yield Asking(client, checkpoint, config)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A request, as the policy wants it."""
+
+    body: Mapping[str, JsonValue]
+    """What decides the answer, and is sent."""
+    seed: int
+    """The seed of its draw."""
 
 
 class Asking:
@@ -92,50 +108,53 @@ class Asking:
         self, prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
     ) -> list[list[Response]]:
         """Answer: n responses for each prompt, in the order of the prompts."""
-        bodies = [self._wanted(one, n, sampling, seeds.child(seed, one.id)) for one in prompts]
-        groups = [responses(reply) for reply in self._replies(bodies)]
+        wanted = [self._wanted(one, n, sampling, seeds.child(seed, one.id)) for one in prompts]
+        groups = [responses(reply) for reply in self._replies(wanted)]
         # Some servers give one choice, whatever n says: the rest is asked for one by one.
         short = [
             (i, self._wanted(one, 1, sampling, seeds.child(seed, one.id, "choice", g)))
             for i, one in enumerate(prompts)
             for g in range(len(groups[i]), n if _is_answered(groups[i]) else 0)
         ]
-        for (i, _), reply in zip(short, self._replies([body for _, body in short]), strict=True):
+        for (i, _), reply in zip(short, self._replies([one for _, one in short]), strict=True):
             groups[i] += responses(reply)[:1]
         return [_filled(group[:n], n) for group in groups]
 
-    def _wanted(
-        self, prompt: Prompt, n: int, sampling: Sampling, seed: int
-    ) -> dict[str, JsonValue]:
+    def _wanted(self, prompt: Prompt, n: int, sampling: Sampling, seed: int) -> _Wanted:
+        seed >>= self._shift
         body: dict[str, JsonValue] = {
             "messages": [{"role": m.role, "content": m.content} for m in prompt.messages],
             "n": n,
-            "seed": seed >> self._shift,
+            "seed": seed,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
             **self._body,
         }
-        return {key: value for key, value in body.items() if value is not None}
+        return _Wanted({key: value for key, value in body.items() if value is not None}, seed)
 
-    def _replies(self, bodies: Sequence[Mapping[str, JsonValue]]) -> list[Reply]:
-        replies = self._client.ask([self._call(body) for body in bodies])
+    def _replies(self, wanted: Sequence[_Wanted]) -> list[Reply]:
+        replies = self._client.ask([self._call(one) for one in wanted])
         if self._shows_tokens:
             refused = [i for i, reply in enumerate(replies) if _is_refused(reply)]
             if refused and not any(_has_tokens(reply) for reply in replies):
                 self._shows_tokens = False
-                again = self._client.ask([self._call(bodies[i]) for i in refused])
+                again = self._client.ask([self._call(wanted[i]) for i in refused])
                 for i, reply in zip(refused, again, strict=True):
                     replies[i] = reply
-                self._shows_tokens = all(map(_is_refused, again))  # it was not about that key
+                # It was about that key only where one is answered without it.
+                self._shows_tokens = all(isinstance(reply, Failed) for reply in again)
         self._check(replies)
         return replies
 
-    def _call(self, body: Mapping[str, JsonValue]) -> Call:
+    def _call(self, wanted: _Wanted) -> Call:
+        # Where policy.body sends another seed, or none, two draws are still two.
+        is_sent = wanted.body.get("seed") == wanted.seed
+        unsent: dict[str, JsonValue] = {} if is_sent else {"draw": wanted.seed}
         extra: dict[str, JsonValue] = {"model": self._name}
         if self._shows_tokens:
             extra["return_token_ids"] = True
-        return call(ROUTE, body, self._weights, **extra)
+        return call(ROUTE, wanted.body, self._weights, unsent=unsent, fault=_fault, **extra)
 
     def _check(self, replies: Sequence[Reply]) -> None:
         """Refuse a request that no prompt of several can pass with."""
@@ -156,6 +175,26 @@ def model_name(checkpoint: Checkpoint, config: HttpPolicy) -> str:
     return config.name or (checkpoint.uri if config.serve is not None else config.model)
 
 
+def folder_name(config: HttpPolicy) -> str:
+    """The folder of the logs of a model: its name, of letters that any file system takes."""
+    return (
+        re.sub(r"[^A-Za-z0-9._-]+", "-", config.name or config.model)[-100:].strip(".-") or "model"
+    )
+
+
+def _fault(body: Mapping[str, Any]) -> str | None:
+    """Why a reply with HTTP 200 is no answer: a failure behind the server, mostly."""
+    choices = body.get("choices")
+    if not isinstance(choices, list) or not choices:
+        return "the server gave no choice"
+    for choice in choices:
+        if not isinstance(choice, dict):
+            return "the server gave a choice that is no object"
+        if choice.get("finish_reason") in BROKEN:
+            return f"the server ended the answer with the reason {choice.get('finish_reason')!r}"
+    return None
+
+
 def responses(reply: Reply) -> list[Response]:
     """The responses in a reply to a request; one with a reason where there is none."""
     if isinstance(reply, Failed):
@@ -171,6 +210,8 @@ def _response(choice: dict[str, Any]) -> Response:
     text, reason = said.get("content") or said.get("refusal") or "", choice.get("finish_reason")
     if reason not in ("stop", "length", "tool_calls", "function_call"):
         return _error(f"the server ended the answer with the reason {reason!r}")
+    if reason in ("tool_calls", "function_call") and not text:
+        return _error("the server called a tool and wrote no text")
     if not isinstance(text, str):
         return _error(f"the server answered with no text: {text!r:.80}")
     ids = choice.get("token_ids")
@@ -189,7 +230,9 @@ def _logprobs(choice: dict[str, Any], tokens: int) -> tuple[float, ...] | None:
     entries = shown.get("content") if isinstance(shown, dict) else None
     if not isinstance(entries, list) or len(entries) != tokens:
         return None
-    return tuple(round(entry["logprob"], 5) for entry in entries)
+    values = [entry.get("logprob") if isinstance(entry, dict) else None for entry in entries]
+    found = [round(value, 5) for value in values if isinstance(value, int | float)]
+    return tuple(found) if len(found) == tokens else None
 
 
 def _error(reason: str) -> Response:
@@ -214,13 +257,14 @@ def _has_tokens(reply: Reply) -> bool:
     if isinstance(reply, Failed):
         return False
     choices = reply.body.get("choices")
-    return bool(choices) and isinstance(choices, list) and choices[0].get("token_ids") is not None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return isinstance(first, dict) and first.get("token_ids") is not None
 
 
 def _headers(config: HttpPolicy) -> dict[str, str]:
     if config.key is None:
         return {}
-    secret = os.environ.get(config.key)
+    secret = os.environ.get(config.key, "").strip()
     if not secret:
         raise RecipeError(
             f"policy.key names the environment variable {config.key}, which is not set; export it, "

@@ -164,6 +164,8 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(
             uri, revision=revision, trust_remote_code=trust_remote_code
         )
+    # It says how the environment was set; written into a checkpoint it would change its bytes.
+    tokenizer.init_kwargs.pop("local_files_only", None)
     if tokenizer.chat_template is None:
         raise BackEndError(
             f"expected a tokenizer with a chat template; the one of {uri} has none; take the "

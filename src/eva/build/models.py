@@ -72,7 +72,8 @@ def asked(part: ModelPart, cache: Path | None, place: str) -> Asked:
     """
     name = part.name or part.model if isinstance(part, HttpPolicy) else part.model
     revision = f"@{part.revision}" if part.revision else ""
-    start = theta_0(part)
+    is_theirs = isinstance(part, HttpPolicy) and part.serve is None
+    start = Checkpoint(uri=part.model, id=name) if is_theirs else theta_0(part)
     checkpoint = Checkpoint(uri=start.uri, id=f"{place} {start.id}")
     return Asked(f"{part.kind} {name}{revision}", open_policy(part, cache), checkpoint)
 

@@ -25,7 +25,7 @@ from eva.parts.learners import (
     ToyOnline,
     Update,
 )
-from eva.parts.policies import HttpPolicy, ModelPart, PolicyPart, SelfPolicy, ToyPolicy
+from eva.parts.policies import ModelPart, PolicyPart, SelfPolicy, ToyPolicy
 from eva.parts.rewards import (
     ClassifierReward,
     HttpReward,
@@ -227,16 +227,11 @@ def _measurements(recipe: Recipe) -> int:
 
 
 def _sampled(recipe: Recipe, stage: str, prompts: int, n: int, lengths: Lengths) -> Iterator[Ask]:
-    """The policy answers.
-
-    Over HTTP a prompt is reckoned once for each response, for it may be billed so; in this process
-    it is read once for all of them.
-    """
+    """The policy answers; a prompt is read once for all its responses, over HTTP too."""
     if isinstance(recipe.policy, ToyPolicy) or not prompts:
         return
     longest = recipe.sampling.max_tokens
-    times = n if isinstance(recipe.policy, HttpPolicy) else 1
-    read = prompts * times * lengths.prompt
+    read = prompts * lengths.prompt
     calls = prompts * n
     yield Ask(
         stage, recipe.policy, calls, read, read, calls * lengths.expected(longest), calls * longest

@@ -90,11 +90,24 @@ def _learnt(
     if solver.accelerator.is_main_process:  # pragma: no branch - the others write nothing
         counts = _counts(lessons, taught, plan)
         log.info("learn: %s", counts)
+        _warn_of_texts(taught.lessons)
         write_json(out / "pairs.json", dict(counts))
     _play(solver, groups, plan, out=out, seed=seed, weights=weights)
     saved(weights, solver.accelerator, solver.scorer, out / "checkpoint")
     snapshots.cleared(solver, out)
     return Checkpoint(uri=str(out / "checkpoint"), id=fingerprint(out / "checkpoint"))
+
+
+def _warn_of_texts(lessons: Sequence[Rollout]) -> None:
+    """Say that a policy gave texts without its tokens, for the learner then has to guess them."""
+    unknown = sum(y.tokens is None for lesson in lessons for y in lesson.responses)
+    if unknown:
+        log.warning(
+            "%d responses have no token ids; their texts are tokenised again, with the tokenizer's "
+            "end token: take a server that gives ids (vLLM, eva serve), so that what is learnt is "
+            "what was sampled",
+            unknown,
+        )
 
 
 def _counts(lessons: Sequence[Rollout], taught: Taught, plan: Sequence[Index]) -> dict[str, int]:

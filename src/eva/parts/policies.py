@@ -120,6 +120,13 @@ class HttpPolicy(LanguageModel):
             )
         if self.budget is not None and self.price is None:
             raise ValueError("budget needs price: without it eva cannot know what was spent")
+        if wrong := [url for url in self.urls if not url.startswith(("http://", "https://"))]:
+            raise ValueError(f"urls: expected addresses with http:// or https://, got {wrong[0]!r}")
+        if self.revision is not None and (self.serve is not None or self.reload != "none"):
+            raise ValueError(
+                "revision is not passed on to servers: give the folder of that revision as model, "
+                "or leave it out"
+            )
         return self
 
 

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,18 +92,25 @@ class Service:
             "responses": list(texts),
             "data": prompt.data,
         }
-        return call("", body, self._weights)
+        return call("", body, self._weights, fault=partial(_fault, len(texts)))
+
+
+def _fault(n: int, body: Mapping[str, Any]) -> str | None:
+    """Why a reply with HTTP 200 is no answer for n responses."""
+    rewards = body.get("rewards")
+    if isinstance(rewards, list) and len(rewards) == n:
+        return None
+    return 'the service gave no list "rewards" of one number or null for each response'
 
 
 def _rewards(reply: Reply, n: int) -> list[float | Missing]:
     """The n rewards of a reply, or why each is missing."""
     if isinstance(reply, Failed):
         return [Missing("the service gave no answer", reply.reason)] * n
-    rewards = reply.body.get("rewards")
-    if not isinstance(rewards, list) or len(rewards) != n:
-        reason = 'the service gave no list "rewards" of one number or null for each response'
+    reason = _fault(n, reply.body)
+    if reason is not None:  # kept by a version that kept such replies
         return [Missing(reason, str(dict(reply.body)))] * n
-    return [_reward(one, reply.body) for one in rewards]
+    return [_reward(one, reply.body) for one in reply.body["rewards"]]
 
 
 def _reward(value: object, body: Mapping[str, Any]) -> float | Missing:
@@ -116,7 +124,7 @@ def _reward(value: object, body: Mapping[str, Any]) -> float | Missing:
 def _headers(key: str | None) -> dict[str, str]:
     if key is None:
         return {}
-    secret = os.environ.get(key)
+    secret = os.environ.get(key, "").strip()
     if not secret:
         raise RecipeError(
             f"reward.key names the environment variable {key}, which is not set; export it, or "

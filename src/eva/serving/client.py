@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,26 +28,17 @@ from eva.serving.answers import DELAY, Account, Answers, key_of
 from eva.serving.crew import Crew
 from eva.serving.limits import Limit
 from eva.serving.pool import Pool, Prepare, Revive, Server
-from eva.serving.sending import Failed, OverBudget, Sender
+from eva.serving.sending import Call as Call
+from eva.serving.sending import Failed, Sender, Unpaid
 
 IDLE = 4.0
 """Seconds after which an idle connection is closed: sooner than common servers do it (5), so that
 no request runs into a closing one."""
 CONNECT = 10.0
 """Seconds within which a connection must stand."""
+USAGE = ("prompt_tokens", "completion_tokens")
+"""What a server says of its work."""
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request."""
-
-    route: str
-    """What is added to the base address, e.g. "/chat/completions"."""
-    body: bytes
-    """The JSON that is sent."""
-    key: bytes
-    """What its answer is kept by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +84,28 @@ class Settings:
     """Most that is spent on this account."""
 
 
-def call(route: str, body: Mapping[str, JsonValue], weights: str, **extra: JsonValue) -> Call:
-    """A request that sends `body` and `extra`; its answer is kept by `weights` and `body` alone.
+def call(
+    route: str,
+    body: Mapping[str, JsonValue],
+    weights: str,
+    *,
+    unsent: Mapping[str, JsonValue] = MappingProxyType({}),
+    fault: Callable[[Mapping[str, Any]], str | None] = lambda _: None,
+    **extra: JsonValue,
+) -> Call:
+    """A request that sends `body` and `extra`; its answer is kept by `weights`, `body`, `unsent`.
 
     Args:
         route: What is added to the base address; "" for nothing.
         body: What decides the answer.
         weights: What answers: the id of a checkpoint, or the name of a service.
+        unsent: What tells this request from an equal one, and is not sent.
+        fault: Why a reply with HTTP 200 is no answer, or None; one that is none is not kept.
         extra: What is sent too, but does not decide the answer: the name of the model at this
             server, which of its tokens it shows.
     """
-    decides = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-    sent = orjson.dumps({**body, **extra}) if extra else decides
-    return Call(route, sent, key_of(weights, route, decides))
+    decides = orjson.dumps({**body, **unsent}, option=orjson.OPT_SORT_KEYS)
+    return Call(route, orjson.dumps({**body, **extra}), key_of(weights, route, decides), fault)
 
 
 class Client:
@@ -214,7 +215,7 @@ class Client:
     async def _ask(self, calls: Iterable[Call]) -> list[Reply]:
         replies: dict[int, Reply] = {}
         waiting = enumerate(calls)
-        spent: list[OverBudget] = []
+        spent: list[Unpaid] = []
 
         def failed() -> None:
             self._count_failure()
@@ -224,7 +225,7 @@ class Client:
             for i, one in waiting:
                 try:
                     replies[i] = await self._reply(one, failed)
-                except OverBudget as error:
+                except Unpaid as error:
                     spent.append(error)
                 if spent:
                     return
@@ -259,6 +260,7 @@ class Client:
                 return same.result()
         kept = self._answers.get(one.key)
         if kept is not None:
+            self._sender.note_kept()
             self._flush_soon()
             return Replied(kept)
         self._asked[one.key] = future = self._loop.create_future()
@@ -271,12 +273,13 @@ class Client:
         return reply
 
     async def _paid(self, one: Call, failed: Callable[[], None]) -> Reply:
-        answer = await self._sender.send(one.route, one.body, self._check_budget, failed)
+        answer = await self._sender.send(one, self._check_budget, failed)
         if isinstance(answer, Failed):
             return answer
         raw, usage = answer
         self._answers.put(one.key, raw, self._cost(usage))
         self._flush_soon()
+        self._check_usage(usage)
         return Replied(raw)
 
     def _count_failure(self) -> None:
@@ -284,21 +287,22 @@ class Client:
         self._flush_soon()
 
     def _cost(self, usage: Mapping[str, Any]) -> Account:
-        read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        price, budget = self._settings.price, self._settings.budget
-        if budget is not None and not (isinstance(read, int) and isinstance(written, int)):
-            raise BackEndError(
+        read, written = (_count(usage.get(name)) or 0 for name in USAGE)
+        price = self._settings.price
+        money = (read * price.input + written * price.output) / 1e6 if price else 0.0
+        return Account(1, 0, 0, read, written, money)
+
+    def _check_usage(self, usage: Mapping[str, Any]) -> None:
+        if self._settings.budget is not None and None in [_count(usage.get(u)) for u in USAGE]:
+            raise Unpaid(
                 f"{self._settings.name} has a budget, and its servers do not say how many tokens "
                 "they used; remove budget, or take a server whose replies have a key usage"
             )
-        read, written = read or 0, written or 0
-        money = (read * price.input + written * price.output) / 1e6 if price else 0.0
-        return Account(1, 0, 0, read, written, money)
 
     def _check_budget(self) -> None:
         budget = self._settings.budget
         if budget is not None and self._answers.money >= budget:
-            raise OverBudget(
+            raise Unpaid(
                 f"{self._settings.name}: {self._answers.money:.6g} is spent, and its budget is "
                 f"{budget:.6g}; raise budget in the recipe and run the same command again: what "
                 "was answered is kept"
@@ -314,6 +318,11 @@ class Client:
             self._answers.flush()
         except BackEndError as error:
             self._pool.fail(error)
+
+
+def _count(value: object) -> int | None:
+    """Tokens, as a server counts them; None where it does not."""
+    return value if isinstance(value, int) else None
 
 
 def _needs_proxy(urls: Iterable[str]) -> bool:

@@ -22,6 +22,14 @@ KNOCK = 10.0
 """Seconds that a server that was set aside has to answer when it is tried."""
 BETWEEN_KNOCKS = 10.0
 """Longest time between two trials, in seconds."""
+BEHIND = (502, 503, 504)
+"""What a proxy says of a server that it cannot reach."""
+WRONG_ADDRESS = (
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+    aiohttp.ClientConnectorCertificateError,
+)
+"""What does not pass by waiting; other trouble with TLS may."""
 
 Prepare: TypeAlias = Callable[[aiohttp.ClientSession, str], Awaitable[None]]
 """Makes the server at an address ready for requests."""
@@ -142,6 +150,22 @@ class Pool:
                 "and run the same command again: what was answered is kept"
             )
 
+    @property
+    def patience_left(self) -> float:
+        """Seconds until the servers will have been silent for too long; at least 0."""
+        if self._silent_since is None:
+            return self._patience
+        return max(0.0, self._patience - (self._loop.time() - self._silent_since))
+
+    async def is_there(self, server: Server) -> bool:
+        """Whether a server answers a knock, whatever it says."""
+        timeout = aiohttp.ClientTimeout(total=KNOCK)
+        try:
+            async with self._session.get(server.url, timeout=timeout) as response:
+                return response.status not in BEHIND
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return False
+
     def forget_silence(self) -> None:
         """Begin anew to count how long no server answers."""
         self._silent_since = None
@@ -200,12 +224,16 @@ class Pool:
                 break
             except EvaError as error:
                 return self.fail(error)
+            except WRONG_ADDRESS as error:
+                return self.fail(wrong_address(server, error))
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 try:
                     self.silence(f"{server.url} cannot be reached: {error or 'no answer'}")
                 except BackEndError as silent:
                     return self.fail(silent)
                 await asyncio.sleep(min(BETWEEN_KNOCKS, wait(failures, 0.5 + self._draw() / 2)))
+            except Exception as error:  # noqa: BLE001  # else all would wait for this task for ever
+                return self.fail(_unprepared(server, error))
         server.is_ready = True
         self._wake_all()
 
@@ -235,3 +263,18 @@ class Pool:
             self.broken.set_exception(error)
             self.broken.exception()  # it is not always waited for
         self._wake_all()
+
+
+def wrong_address(server: Server, error: Exception) -> BackEndError:
+    """What to say of a server that cannot be asked, however long one waits."""
+    return BackEndError(
+        f"{server.url} cannot be asked ({error}); correct the address, or its certificate, and run "
+        "the same command again"
+    )
+
+
+def _unprepared(server: Server, error: Exception) -> BackEndError:
+    return BackEndError(
+        f"{server.url} cannot be made ready ({type(error).__name__}: {error}); see that it is a "
+        "server of the kind that the recipe names, and run the same command again"
+    )

@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +22,10 @@ TAIL_LINES = 12
 """Lines of a log that an error shows."""
 TAIL_BYTES = 3000
 """Upper bound on what it shows, in bytes."""
+LOOK = 0.02
+"""Seconds between two looks at a group that ends."""
+LAST = 10.0
+"""Seconds that a killed group has to be gone; only what hangs in the kernel takes longer."""
 GUARD = """
 import os, signal, sys, time
 grace = int(sys.argv[1])
@@ -108,16 +113,48 @@ def _started(
         ) from error
 
 
+def signalled(group: int, number: signal.Signals) -> None:
+    """Send a signal to all that is left of a group, which may be nothing."""
+    with suppress(ProcessLookupError, PermissionError):  # the latter on macOS, of a dead one
+        os.killpg(group, number)
+
+
 def _end(process: "subprocess.Popen[bytes]", grace: int) -> None:
-    """End a program that still runs, and what it started in its group."""
-    if process.poll() is not None:
-        return
-    os.killpg(process.pid, signal.SIGTERM)
+    """End a program and what it started in its group, which may live on without the program."""
+    signalled(process.pid, signal.SIGTERM)
+    if not _has_ended(process, grace):
+        signalled(process.pid, signal.SIGKILL)
+        _has_ended(process, LAST)
+    process.wait()
+
+
+def _has_ended(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    """Wait for the whole group; whether it ended within so many seconds."""
+    until = time.monotonic() + seconds
+    while process.poll() is None or _lives(process.pid):
+        if time.monotonic() > until:
+            return False
+        time.sleep(LOOK)
+    return True
+
+
+def _lives(group: int) -> bool:
+    """Whether any process of a group runs."""
     try:
-        process.wait(grace)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        os.killpg(group, 0)
+    except OSError:
+        return False
+    # In a container nobody may collect the dead whose parent is gone; they are still in the group.
+    stats = [_stat(path) for path in Path("/proc").glob("[0-9]*/stat")]
+    return not stats or any(stat[2:3] == [str(group)] and stat[0] not in "ZX" for stat in stats)
+
+
+def _stat(path: Path) -> list[str]:
+    """State, parent, group, ... of a process; empty where it is gone."""
+    try:
+        return path.read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def ended(code: int) -> str:

@@ -18,6 +18,7 @@ from eva.errors import BackEndError
 from eva.records import Checkpoint
 from eva.serving.limits import wait
 from eva.serving.pool import Prepare
+from eva.serving.words import words
 
 LOADING = 3600.0
 """Seconds that loading weights may take."""
@@ -85,10 +86,25 @@ def preparation(how: Literal["vllm", "eva"], checkpoint: Checkpoint) -> Prepare:
 async def _adapter(session: aiohttp.ClientSession, url: str, checkpoint: Checkpoint) -> None:
     name = adapter_name(checkpoint)
     async with session.get(f"{root(url)}/v1/models") as response:
-        known = orjson.loads(await response.read()) if response.status == 200 else {}
-    if name not in [model.get("id") for model in known.get("data", ())]:
+        known = _models(url, await response.read()) if response.status == 200 else []
+    if name not in known:
         order = {"lora_name": name, "lora_path": checkpoint.uri}
         await _told(session, url, "v1/load_lora_adapter", order)
+
+
+def _models(url: str, raw: bytes) -> list[object]:
+    """The names that a server knows.
+
+    Raises:
+        BackEndError: Its list is none.
+    """
+    try:
+        return [model["id"] for model in orjson.loads(raw)["data"]]
+    except (orjson.JSONDecodeError, TypeError, KeyError) as error:
+        raise BackEndError(
+            f"{root(url)}/v1/models gives no list of models ({raw[:80]!r}); see that a server of "
+            "vLLM listens there, and run the same command again"
+        ) from error
 
 
 async def _told(
@@ -103,9 +119,9 @@ async def _told(
         await asyncio.sleep(wait(trial, 1.0))
         status, said = await _posted(session, address, order)
     if status != 200:
-        words = " ".join(said.decode(errors="replace").split())[:300]
         raise BackEndError(
-            f"{address} did not load the checkpoint (HTTP {status}: {words}); "
+            f"{address} did not load the checkpoint (HTTP {status}: "
+            f"{words(said, session.headers)}); "
             f"{NEEDED[route]}, see that it can read the folder {order}, and run the same command "
             "again"
         )

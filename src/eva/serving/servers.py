@@ -18,7 +18,7 @@ from pathlib import Path
 
 from eva.errors import BackEndError
 from eva.parts.policies import Serve
-from eva.serving.programs import ended, guarded, program, tail
+from eva.serving.programs import ended, guarded, program, signalled, tail
 
 GRACE = 10
 """Seconds between asking a server to end and ending it."""
@@ -108,13 +108,16 @@ class _Running:
     def wait_ready(self) -> None:
         """Wait until the server answers; with another port if its own was taken."""
         until = time.monotonic() + self._serve.ready
-        while not _answers(self._port):
-            code = self._code()
+        while True:
+            is_ready = _answers(self._port)
+            code = self._code()  # after the answer: it may come from another program on this port
             if code is not None and self._port_was_taken() and self._ports < PORTS:
                 self.close()
                 self.start()
             elif code is not None:
                 raise self._error(ended(code))
+            elif is_ready:
+                return
             elif time.monotonic() > until:
                 raise self._error(f"did not answer within {self._serve.ready:g} s")
             time.sleep(LOOK)
@@ -133,9 +136,9 @@ class _Running:
         self.wait_ready()
 
     def ask_to_end(self) -> None:
-        """Begin to end the program, if it was started and still runs."""
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGTERM)
+        """Begin to end the program and what it started."""
+        if self._process is not None:
+            signalled(self._process.pid, signal.SIGTERM)
 
     def close(self) -> None:
         """End the program."""
