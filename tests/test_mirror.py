@@ -207,7 +207,7 @@ def test_the_thread_goes_on_after_any_failure(tmp_path, monkeypatch, caplog):
     (tmp_path / "run/state.json").write_text("{}")
     with mirrored(tmp_path / "run", mirror_at(tmp_path), every=0.01):
         ends = time.monotonic() + 60
-        while not (tmp_path / f"copy/{INDEX}").exists():
+        while not (tmp_path / "copy/state.json").exists():
             assert time.monotonic() < ends
     assert "ValueError: first; it is tried again" in caplog.text
     assert "OSError: second; it is tried again" in caplog.text
@@ -302,3 +302,20 @@ def test_the_command_line_keeps_a_mirror(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0
     assert copy_of(tmp_path) == contents(tmp_path / "run")
+
+
+def test_a_mirror_that_cannot_be_written_is_known_before_the_run(tmp_path):
+    (tmp_path / "file").write_text("a file stands where a folder should be")
+    with (
+        pytest.raises(RunDirError, match=r"cannot be written .*nothing was played"),
+        mirrored(tmp_path / "run", f"file://{tmp_path / 'file/copy'}"),
+    ):
+        raise AssertionError("it was played")
+
+
+def test_a_mirror_in_the_run_directory_is_refused(tmp_path):
+    with (
+        pytest.raises(RunDirError, match="lies in the run directory"),
+        mirrored(tmp_path / "run", f"file://{tmp_path / 'run/inner'}"),
+    ):
+        raise AssertionError("it was played")

@@ -56,6 +56,7 @@ def mirrored(path: Path, url: str | None, every: float = EVERY) -> Iterator[None
         yield
         return
     mirror = Mirror(path, url)
+    mirror.begin()
     if not (path / "run.json").exists():
         mirror.fetch()
     done = Event()
@@ -98,6 +99,24 @@ class Mirror:
         # What this process saw here; all else in the copy may be the work of another machine.
         self._seen: set[str] = set()
 
+    def begin(self) -> None:
+        """Write once, so that a copy that cannot be made is known before the run, not after it.
+
+        Raises:
+            RunDirError: The copy cannot be written, or would lie in the run directory.
+        """
+        is_local = "file" in self._files.protocol
+        if is_local and Path(self._root).resolve().is_relative_to(self._path.resolve()):
+            raise RunDirError(
+                f"the mirror {self._url} lies in the run directory {self._path}; give another place"
+            )
+        try:
+            self._files.makedirs(self._root, exist_ok=True)
+            self._write_index()
+        except Exception as error:  # each kind of URL raises its own
+            remedy = "nothing was played: give a mirror that you may write to"
+            raise self._failure("written", error, remedy) from error
+
     def watch(self, done: Event, every: float) -> None:
         """Copy again and again until `done`; what fails is tried again."""
         while not done.wait(every):
@@ -129,10 +148,13 @@ class Mirror:
                     self._files.rm_file(f"{self._root}/{name}")
                 del self._copied[name]
             if new or gone:
-                self._files.pipe_file(f"{self._root}/{INDEX}", json.dumps(self._copied).encode())
+                self._write_index()
         except Exception as error:  # each kind of URL raises its own
             remedy = f"the run in {self._path} is whole: run the same command again"
             raise self._failure("written", error, remedy) from error
+
+    def _write_index(self) -> None:
+        self._files.pipe_file(f"{self._root}/{INDEX}", json.dumps(self._copied).encode())
 
     def fetch(self) -> None:
         """Make the run directory from the copy, if there is one.

@@ -172,6 +172,23 @@ def test_what_it_cannot_do_is_refused_with_a_sentence(running, given, status, wo
     assert words in said
 
 
+def test_a_request_without_a_limit_gets_what_the_context_has_room_for(running):
+    body = {"messages": [{"role": "user", "content": "w1 w2"}], "n": None}
+    status, answer = posted(f"{running.url}/chat/completions", body)
+    assert status == 200
+    assert 1 <= answer["usage"]["completion_tokens"] <= 64 - answer["usage"]["prompt_tokens"]
+    long = {"messages": [{"role": "user", "content": "w1 " * 70}]}
+    assert posted(f"{running.url}/chat/completions", long)[0] == 400
+
+
+def test_only_folders_are_loaded_on_demand(running, folders):
+    route = running.url.removesuffix("/v1") + "/reload"
+    status, words = refusal(posted(route, {"model": "some/hub-id"}))
+    assert status == 400
+    assert "no folder 'some/hub-id'" in words
+    assert posted(route, {"model": str(folders[0])})[0] == 200
+
+
 def test_it_says_that_it_is_there_and_what_it_serves(running):
     with urllib.request.urlopen(running.url.removesuffix("/v1") + "/health") as reply:
         assert json.loads(reply.read()) == {"status": "ok"}
@@ -201,7 +218,7 @@ def test_a_reload_of_a_wrong_folder_keeps_the_old_weights(running, tmp_path):
         posted(running.url.removesuffix("/v1") + "/reload", {"model": str(tmp_path / "none")})
     )
     assert status == 400
-    assert "does not exist" in said
+    assert "there is no folder" in said
     assert texts(chat(running, temperature=0.0)) == before
 
 
@@ -232,7 +249,7 @@ def test_a_wrong_model_is_one_sentence(tmp_path):
         said = run.communicate()[1]
     assert run.returncode == 1
     assert said.count("\n") == 1
-    assert "does not exist" in said
+    assert "there is no folder" in said
 
 
 def test_a_taken_port_is_one_sentence(running, folders):

@@ -108,6 +108,13 @@ class Opened:
         groups = self.answers([ids for ids, _ in asked], n, sampling=sampling, draws=draws)
         return among_errors(found, n, groups)
 
+    def room(self, messages: Sequence[Message]) -> int | None:
+        """New tokens that the context holds beside a chat, at least 1; None if it has no bound."""
+        ids = self.encoded(messages, 1)
+        if self._context is None or isinstance(ids, str):
+            return None
+        return max(1, self._context - len(ids))
+
     def encoded(self, messages: Sequence[Message], max_tokens: int) -> list[int] | str:
         """The token ids of a chat that waits for an answer, or why it cannot be answered."""
         return encoded(messages, self._tokenizer, self._context, max_tokens)

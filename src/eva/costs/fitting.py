@@ -11,6 +11,7 @@ from itertools import combinations, product
 from pydantic import BaseModel
 
 from eva.config import Recipe
+from eva.costs.gpus import needed
 from eva.costs.launch import Launch
 from eva.costs.memory import Load, Models, Setting, loads
 from eva.parts.learners import Grpo, Lora, Offline, Rloo, Update
@@ -36,7 +37,14 @@ class Change:
 
 
 def nearest(recipe: Recipe, models: Models, setting: Setting) -> tuple[str, ...] | None:
-    """The changes by which everything fits; empty if it does, None if no such changes are known."""
+    """The changes by which everything fits; empty if it does, None if no such changes are known.
+
+    GPUs that the recipe takes for granted come first: without them nothing else can be said.
+    """
+    least = needed(recipe, setting.launch).gpus
+    if least > setting.gpus:
+        more = nearest(recipe, models, replace(setting, gpus=least))
+        return None if more is None else (f"--gpus {least}", *more)
     if not too_large(recipe, models, setting):
         return ()
     knobs = list(_knobs(recipe, setting))

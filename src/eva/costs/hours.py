@@ -89,9 +89,8 @@ def _stage(ask: Ask, recipe: Recipe, models: Models, lengths: Lengths, machine: 
     reading = forward(shape, machine.card, gpus)
     if shape is None or machine.card is None or reading is None:
         return Stage(name, ask.written, None, gpus)
-    context = ask.read / max(1, ask.calls) + ask.written / max(1, ask.calls) / 2
-    if isinstance(who, HfPolicy | VllmPolicy):
-        context = lengths.prompt + ask.written / ask.calls / 2
+    # A prompt is read once for all its responses, but stands before each of them.
+    context = max(lengths.prompt, ask.read / ask.calls) + ask.written / ask.calls / 2
     rows = min(_rows(who, shape, context, machine.card, gpus), ask.calls)
     writing = decode(shape, machine.card, gpus, rows=rows, context=context)
     seconds = ask.written / writing + ask.read / reading

@@ -9,6 +9,7 @@ from eva.costs.bills import Bill, bills, disk
 from eva.costs.cards import GIB
 from eva.costs.counts import Lengths, Sizes, Work, work
 from eva.costs.fitting import nearest, too_large
+from eva.costs.gpus import needed
 from eva.costs.hours import Machine, Stage, named, stages, wall
 from eva.costs.launch import Launch
 from eva.costs.memory import Load, Models, Setting, loads
@@ -20,6 +21,8 @@ from eva.parts.policies import LanguageModel
 class Plan:
     """What a run does, needs and costs."""
 
+    machine: Machine
+    """The GPUs that it is planned on."""
     work: Work
     """Who is asked what."""
     loads: tuple[Load, ...]
@@ -60,6 +63,7 @@ class Plan:
             for load in self.loads
         ]
         return {
+            "machine": asdict(self.machine),
             "asks": asks,
             "learning": asdict(self.work.learning) if self.work.learning else None,
             "unknown": list(self.work.unknown),
@@ -104,6 +108,7 @@ def planned(recipe: Recipe, models: Models, given: Given) -> Plan:
     gpu_hours = None if hours is None else hours * machine.gpus
     priced = gpu_hours is not None and given.gpu_price is not None
     return Plan(
+        machine=machine,
         work=found,
         loads=held,
         host=_host(recipe, models, launch),
@@ -134,16 +139,23 @@ def _sentence(recipe: Recipe, models: Models, setting: Setting, held: tuple[Load
         return "no language model of this run is held by eva, so there is nothing to fit"
     if all(load.device == "main memory" for load in held):
         return f"needs {sum(load.total for load in held) / GIB:.1f} GiB of main memory{told}"
-    if all(load.room is None for load in held):
-        return f"name a GPU (--gpu or --gpu-memory) to see whether it fits{told}"
+    need = needed(recipe, setting.launch)
+    if setting.card is None:
+        more = f" (with --gpus {need.gpus}, for {need.who})" if need.gpus > setting.gpus else ""
+        return f"name a GPU (--gpu or --gpu-memory) to see whether it fits{more}{told}"
     large = too_large(recipe, models, setting)
-    if not large:
+    if not large and need.gpus <= setting.gpus:
         return f"fits{told}"
-    first = max(large, key=lambda load: load.total - (load.room or 0.0))
     changes = nearest(recipe, models, setting)
     help_ = "no change that eva check knows makes it fit: take larger GPUs or a smaller model"
     if changes:
         help_ = f"the nearest setting that fits: {', '.join(changes)}"
+    if need.gpus > setting.gpus:
+        return (
+            f"does not fit: it needs {need.gpus} GPUs, for {need.who}, and --gpus is "
+            f"{setting.gpus}; {help_}; or change the recipe to fewer{told}"
+        )
+    first = max(large, key=lambda load: load.total - (load.room or 0.0))
     return (
         f"does not fit: {first.phase} needs {first.total / GIB:.1f} GiB of the "
         f"{(first.room or 0.0) / GIB:.1f} GiB on {first.device}; {help_}{told}"

@@ -71,6 +71,10 @@ class Batcher:
             self._queue.put_nowait((asked, future))
             return await future
 
+    def room(self, messages: Sequence[Message]) -> int | None:
+        """New tokens that the model's context holds beside a chat; None if it has no bound."""
+        return self._model.room(messages)
+
     async def reload(self, model: str) -> None:
         """Take other weights, once all requests in flight are answered; new ones wait.
 

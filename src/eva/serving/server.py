@@ -7,8 +7,9 @@ import asyncio
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import orjson
@@ -24,6 +25,8 @@ LAST = 2.0
 """Seconds that requests in flight have to end when the server is asked to."""
 LARGEST = 2**26
 """Bytes of the largest request."""
+LONGEST = 512
+"""New tokens of a request that names no limit."""
 
 
 class Request(BaseModel):
@@ -33,24 +36,27 @@ class Request(BaseModel):
 
     messages: list[dict[str, str]] = Field(min_length=1)
     model: str | None = None
-    n: int = Field(default=1, ge=1)
+    n: int | None = Field(default=None, ge=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     temperature: float = Field(default=1.0, ge=0.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    max_tokens: int = Field(default=512, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
     return_token_ids: bool = False
     logprobs: bool = False
     stream: Literal[False] = False
     stop: None = None
 
-    def asked(self) -> Asked:
-        """What the model is to do."""
-        sampling = Sampling(
-            temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens
-        )
-        seed = secrets.randbits(63) if self.seed is None else self.seed
+    def asked(self, room: Callable[[Sequence[Message]], int | None]) -> Asked:
+        """What the model is to do; without a limit it writes at most what the context has room for.
+
+        Args:
+            room: New tokens that the context holds beside a chat; None if it has no bound.
+        """
         messages = tuple(Message.model_validate(turn) for turn in self.messages)
-        return Asked(messages, self.n, sampling, seed)
+        longest = self.max_tokens or min(LONGEST, room(messages) or LONGEST)
+        sampling = Sampling(temperature=self.temperature, top_p=self.top_p, max_tokens=longest)
+        seed = secrets.randbits(63) if self.seed is None else self.seed
+        return Asked(messages, self.n or 1, sampling, seed)
 
 
 class Reload(BaseModel):
@@ -59,14 +65,14 @@ class Reload(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str
-    """A folder or a hub id."""
+    """A folder, or what was served at first."""
 
 
 class Service:
     """The routes, around one model that keeps its name when its weights change."""
 
-    def __init__(self, name: str, batcher: Batcher) -> None:
-        self._name, self._batcher = name, batcher
+    def __init__(self, name: str, model: str, batcher: Batcher) -> None:
+        self._name, self._model, self._batcher = name, model, batcher
         self._numbers = iter(range(2**62))
 
     def app(self) -> web.Application:
@@ -87,7 +93,7 @@ class Service:
         wanted = Request.model_validate(_json(await request.read()))
         if wanted.model not in (None, self._name):
             return _error(404, f"there is no model {wanted.model!r} here, but {self._name!r}")
-        outcome = await self._batcher.answer(wanted.asked())
+        outcome = await self._batcher.answer(wanted.asked(self._batcher.room))
         if isinstance(outcome, str):
             return _error(400, outcome)
         return _reply(self._completion(wanted, outcome))
@@ -104,6 +110,8 @@ class Service:
     async def reload(self, request: web.Request) -> web.Response:
         """Load other weights."""
         wanted = Reload.model_validate(_json(await request.read()))
+        if wanted.model != self._model and not Path(wanted.model).is_dir():
+            return _error(400, f"there is no folder {wanted.model!r}; nothing else is loaded here")
         await self._batcher.reload(wanted.model)
         return _reply({"model": wanted.model})
 
@@ -152,7 +160,9 @@ async def serving(config: HfPolicy, name: str, host: str, port: int) -> AsyncIte
         BackEndError: There is no such model, or the address cannot be listened on.
     """
     batcher = Batcher(config)
-    runner = web.AppRunner(Service(name, batcher).app(), access_log=None, shutdown_timeout=LAST)
+    runner = web.AppRunner(
+        Service(name, config.model, batcher).app(), access_log=None, shutdown_timeout=LAST
+    )
     try:
         await runner.setup()
         site = web.TCPSite(runner, host, port)
