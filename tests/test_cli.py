@@ -159,12 +159,121 @@ def test_check_plans_a_large_run_before_anything_is_downloaded():
     assert table.rstrip().endswith("fits")
     small = said("check", "qwen3-small", "--gpu-memory", "6")
     assert "does not fit" in small
+    assert "GiB, on GPU with 6 GiB" in small
+
+
+def test_check_says_what_is_learnt_in_words_of_its_own():
+    words = ["check", "gemma2-9b-dpo-eva", "--gpus", "8", "--gpu", "H100"]
+    learning = json.loads(said(*words, "--json"))["learning"]
+    table = said(*words)
+    rows = {" ".join(row.split("│")[1:3]).strip() for row in table.splitlines() if "│" in row}
+    lines = {" ".join(row.split()) for row in rows}
+    assert f"tokens forward and backward {round(learning['trained']):,}" in lines
+    assert f"tokens forward alone, e.g. the reference's {round(learning['scored']):,}" in lines
+    assert f"optimiser steps {learning['steps']:,}" in lines
+    asked = table.partition("who is asked")[2].partition("what is learnt")[0]
+    assert "answer" in asked
+    assert "learn" not in asked  # it reads and writes nothing
+
+
+def test_check_asks_for_the_gpus_that_a_recipe_takes_for_granted():
+    words = ["check", "gemma2-9b-dpo-eva", "--gpu", "H100", "--json"]
+    sentence = json.loads(said(*words))["sentence"]
+    assert sentence.startswith("does not fit: it needs 8 GPUs, for 8 processes (learner.launch)")
+    assert "8 servers of google/gemma-2-9b-it" in sentence
+    assert "the nearest setting that fits: --gpus 8; or ask for fewer" in sentence
+    words[1] = "gemma2-9b-rloo-eva"
+    sentence = json.loads(said(*words))["sentence"]
+    assert "RLHFlow/ArmoRM-Llama3-8B-v0.1 on cuda:1, and --gpus is 1" in sentence
+    assert "the nearest setting that fits: --gpus 2;" in sentence
+    assert json.loads(said(*words, "--gpus", "2"))["sentence"] == "fits"
+
+
+def test_a_memory_that_is_given_takes_the_place_of_the_cards_own():
+    words = ["check", "gemma2-9b-dpo-eva", "--gpus", "8", "--gpu", "H100", "--gpu-memory", "24"]
+    found = json.loads(said(*words, "--json"))
+    assert found["machine"]["card"]["memory"] == 24
+    assert found["hours"] is not None  # the speed is the card's
+    assert found["sentence"].startswith("does not fit: learn needs")
+    assert "GiB, on 8 x H100 with 24 GiB" in said(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["toy", "--mean-tokens", "nan"], "mean-tokens"),
+        (["toy", "--mean-tokens", "0"], "mean-tokens"),
+        (["toy", "--prompt-tokens", "inf"], "--prompt-tokens is inf; give a number"),
+        (["toy", "--prompt-tokens", "-3"], "prompt-tokens"),
+        (["toy", "--tokens-per-second", "inf"], "--tokens-per-second is inf; give a number"),
+        (["toy", "--tokens-per-second", "nan"], "tokens-per-second"),
+        (["toy", "--gpu-memory", "nan"], "gpu-memory"),
+        (["toy", "--gpu-price", "inf"], "--gpu-price is inf; give a number"),
+        (["toy", "--gpu", "H100", "--gpu-price", "nan"], "gpu-price"),
+        (["toy", "--gpu-memory", "9", "--gpu-price", "2"], "name it with --gpu"),
+        (["toy", "--prompts", "5"], "kind 'toy', which is counted itself"),
+        (["qwen3-small", "--mean-tokens", "99999"], "no response is longer"),
+        (["toy", "toy", "--gpus", "1", "--gpu", "H100"], "--gpus, --gpu: two recipes"),
+    ],
+)
+def test_check_refuses_numbers_and_options_that_mean_nothing(words, sentence):
+    done = eva("check", *words, code=2)
+    assert sentence in done.stderr
+    assert done.stdout == ""
+
+
+BY = "by: {kind: http, model: m, urls: ['http://127.0.0.1:9/v1']}"
+EVOLVE = "creator.evolve={kind: evol_instruct, " + BY
+GATES = "creator.gates={"
+LOCAL = {
+    "no rubric": ("reward={kind: judge, rubric: no.md, " + BY + "}", "no rubric 'no.md'"),
+    "empty rubric": ("reward={kind: judge, rubric: empty.md, " + BY + "}", "{prompt}"),
+    "inner rubric": (
+        "reward={kind: sum, terms: [{reward: {kind: judge, rubric: no.md, " + BY + "}}]}",
+        "no rubric 'no.md'",
+    ),
+    "pairwise": ("reward={kind: pairwise, call: 'no_such_module_x:f'}", "cannot be imported"),
+    "gate": (GATES + "answerable: {rubric: no.md, " + BY + "}}", "there is no file no.md"),
+    "evals": (GATES + "contamination: {sets: {a: {kind: jsonl, path: no.jsonl}}}}", "no.jsonl"),
+    "operator": (EVOLVE + ", operators: {depen: 1}}", "did you mean 'deepen'?"),
+    "folder": (EVOLVE + ", templates: nowhere}", "there is no folder 'nowhere'"),
+    "template": (EVOLVE + ", templates: own, operators: {mine: 1}}", "has no {prompt}"),
+    "self_instruct": (
+        "creator.evolve={kind: self_instruct, template: no.md, " + BY + "}",
+        "no.md cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", ["check", "run"])
+@pytest.mark.parametrize(("override", "sentence"), LOCAL.values(), ids=LOCAL)
+def test_check_refuses_texts_that_run_refuses(tmp_path, verb, override, sentence):
+    (tmp_path / "empty.md").write_text("Rate it.")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/mine.md").write_text("Rewrite it.")
+    done = eva(verb, "playground-eva", "--set", override, code=2, cwd=tmp_path)
+    assert sentence in done.stderr
+
+
+def test_check_takes_the_texts_that_are_there(tmp_path):
+    (tmp_path / "mine.md").write_text("Make {prompt} harder.")
+    own = f"{EVOLVE}, templates: {tmp_path}, operators: {{mine: 1, deepen: 2}}}}"
+    judge = "reward={kind: judge, mode: pairs, " + BY + "}"
+    gate = GATES + "answerable: {" + BY + "}}"
+    words = ["--set", own, "--set", judge, "--set", gate]
+    assert "the recipe is sound" in said("check", "playground-eva", *words)
+    assert "sound" in said(
+        "check", "playground-eva", "--set", "reward={kind: pairwise, call: 'math:dist'}"
+    )
 
 
 def test_check_plans_a_data_set_of_a_given_size_and_a_run_on_a_cpu():
     unknown = "prompts={kind: dataset, path: org/set}"
     found = json.loads(said("check", "toy", "--set", unknown, "--prompts", "50", "--json"))
     assert found["prompts"] == 50
+    few = "prompts={kind: dataset, path: org/set, limit: 20}"
+    found = json.loads(said("check", "toy", "--set", few, "--prompts", "50", "--json"))
+    assert found["prompts"] == 20
     assert "GiB of main memory" in said("check", "playground-eva")
     done = eva("check", "toy", "--gpu", "abacus", code=2)
     assert "no card that eva knows" in done.stderr
@@ -179,7 +288,7 @@ def test_every_shipped_recipe_can_be_planned(name):
 
 def test_check_loads_no_torch():
     asked = "import sys; from eva.cli.main import app; app(sys.argv[1:], standalone_mode=False); "
-    code = asked + "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    code = asked + "assert not {'torch', 'transformers', 'aiohttp'} & set(sys.modules)"
     words = ["check", "gemma2-9b-dpo-eva", "--gpu", "H100", "--json"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -45,7 +45,8 @@ PLUG_INS = {
 MAY_IMPORT_PLUG_INS = {
     "build": PLUG_INS,
     "backends": {"serving"},
-    "cli": {"report", "playground", "serving"},
+    # `eva check` reads the rubrics and templates that a recipe names; it loads nothing heavy.
+    "cli": {"evolve", "gates", "playground", "report", "rewards", "serving"},
     "rewards": {"backends", "serving"},
     "serving": {"backends"},
     "learn": {"backends"},  # one way to load a model

@@ -87,6 +87,15 @@ def test_servers_work_on_their_gpus(policy, gpus):
     assert answer.hours > 0
 
 
+def test_a_prompt_that_is_read_once_stands_before_each_of_its_responses():
+    serve = {"command": ["vllm", "serve", "{model}"]}
+    answer = stage(made(recipe(policy={"kind": "http", "model": LLAMA, "serve": serve})), "answer")
+    # 2000 responses of 100 tokens, on average half written, after prompts of 50; 500 are read.
+    writing = decode(LLAMA_8B, H100, 1, rows=256, context=50 + 50)
+    seconds = 2000 * 100 / writing + 500 * 50 / forward(LLAMA_8B, H100, 1)
+    assert answer.hours == pytest.approx(seconds / 3600, rel=1e-9)
+
+
 def test_a_server_elsewhere_and_an_unknown_model_have_no_hours():
     away = stage(made(recipe(policy=API, learner={"kind": "simpo"})), "answer")
     assert (away.gpus, away.hours) == (0, None)

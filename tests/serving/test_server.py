@@ -249,7 +249,7 @@ def test_a_wrong_model_is_one_sentence(tmp_path):
         said = run.communicate()[1]
     assert run.returncode == 1
     assert said.count("\n") == 1
-    assert "there is no folder" in said
+    assert "does not exist" in said
 
 
 def test_a_taken_port_is_one_sentence(running, folders):

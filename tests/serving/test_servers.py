@@ -1,5 +1,6 @@
 """Servers that eva starts: real processes, which die, take their time, or lose their port."""
 
+import asyncio
 import json
 import os
 import signal
@@ -11,12 +12,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from eva.errors import BackEndError, RecipeError
 from eva.parts.policies import Serve
 from eva.serving import servers
 from eva.serving.client import Client, Settings, call
-from tests.serving.proxy import Upstream
+from tests.serving.proxy import Threaded
 from tests.serving.test_client import chat
 from tests.trainers.test_processes import lives, waited
 
@@ -112,7 +114,11 @@ def test_a_port_that_was_taken_in_between_is_changed_for_another(tmp_path, monke
 
 
 def test_an_answer_of_another_program_on_the_port_is_not_believed(tmp_path, monkeypatch):
-    with Upstream() as foreign:
+    async def late(request):
+        await asyncio.sleep(1.0)  # until then the program has ended
+        return web.json_response({})
+
+    with Threaded(late) as foreign:
         monkeypatch.setattr(servers, "free_port", lambda: foreign.port)
         with (
             pytest.raises(BackEndError, match="server 0 ended with exit code 3"),

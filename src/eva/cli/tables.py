@@ -26,7 +26,8 @@ def show(recipe: Recipe, found: Mapping[str, int | None], plan: Plan | None) -> 
         return
     for title, part in (
         ("who is asked", _asks(plan)),
-        ("what is held at the same time, GiB", _memory(plan)),
+        ("what is learnt", _learning(plan)),
+        (f"what is held at the same time, GiB{_on(plan)}", _memory(plan)),
         (f"hours at {DECODE:.0%} of bandwidth, {COMPUTE:.0%} of peak", _hours(plan)),
         ("disk and downloads, GB", _disk(plan)),
     ):
@@ -49,14 +50,28 @@ def _asks(plan: Plan) -> Table:
     for ask in plan.work.asks:
         numbers = (ask.calls, ask.read, ask.written, ask.written_most)
         table.add_row(ask.stage, named(ask.who), *(f"{round(one):,}" for one in numbers))
+    return table
+
+
+def _learning(plan: Plan) -> Table:
+    """A learner writes nothing: its tokens go forward and backward, or forward alone."""
+    table = _table("", "the learner", "in all")
     learning = plan.work.learning
     if learning and learning.steps:
-        table.add_row(
-            "learn", f"{learning.steps:,} steps", f"{learning.groups:,}",
-            f"{round(learning.scored):,}", f"{round(learning.trained):,}",
-            f"{round(learning.trained_most):,}",
-        )  # fmt: skip
+        table.add_row("optimiser steps", f"{learning.steps:,}")
+        table.add_row("pairs, or online groups", f"{learning.groups:,}")
+        table.add_row("tokens forward and backward", f"{round(learning.trained):,}")
+        table.add_row("the same at most", f"{round(learning.trained_most):,}")
+        table.add_row("tokens forward alone, e.g. the reference's", f"{round(learning.scored):,}")
     return table
+
+
+def _on(plan: Plan) -> str:
+    """The GPUs of a plan, as a title says them."""
+    card, gpus = plan.machine.card, plan.machine.gpus
+    if card is None:
+        return ""
+    return f", on {f'{gpus} x ' if gpus > 1 else ''}{card.name}"
 
 
 def _memory(plan: Plan) -> Table:

@@ -59,5 +59,15 @@ def card(name: str) -> Card:
     return found[0]
 
 
+def index(device: str) -> int | None:
+    """The number of a GPU of this machine, 0 for "auto"; None for the CPU.
+
+    Examples:
+        >>> index("cuda:1"), index("auto"), index("cpu")
+        (1, 0, None)
+    """
+    return None if device == "cpu" else int(device.partition(":")[2] or "0")
+
+
 def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())

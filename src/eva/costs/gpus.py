@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from eva.config import Recipe
+from eva.costs.cards import index
 from eva.costs.launch import Launch, option
 from eva.costs.memory import models_of
 from eva.parts.policies import HttpPolicy, LanguageModel, Serve, ToyPolicy, VllmPolicy
@@ -31,31 +32,21 @@ def needed(recipe: Recipe, launch: Launch) -> Need:
     return Need(most, " and ".join(need.who for need in found if need.gpus == most))
 
 
-def index(device: str) -> int | None:
-    """The number of a GPU of this machine, 0 for "auto"; None for the CPU.
-
-    Examples:
-        >>> index("cuda:1"), index("auto"), index("cpu")
-        (1, 0, None)
-    """
-    return None if device == "cpu" else int(device.partition(":")[2] or "0")
-
-
 def _needs(recipe: Recipe, launch: Launch) -> Iterator[Need]:
     """What each part needs."""
     policy = recipe.policy
     assert isinstance(policy, LanguageModel)  # a toy was sorted out
     yield _on(policy.model, policy.device)  # where it learns
     if launch.processes > 1 and index(policy.device) is not None:
-        yield Need(launch.processes, f"{launch.processes} processes of learner.launch")
+        yield Need(launch.processes, f"{launch.processes} processes (learner.launch)")
     for part in models_of(recipe):
         if isinstance(part, HttpPolicy):
             if part.serve is not None:
                 count, name = part.serve.count, part.name or part.model
-                servers = f"{count} servers of {name}" if count > 1 else f"the server of {name}"
+                servers = f"{count} {'servers' if count > 1 else 'server'} of {name} (serve)"
                 yield Need(max(_of_server(part.serve, i) for i in range(count)), servers)
         elif isinstance(part, VllmPolicy):
-            yield Need(part.tensor_parallel, f"{part.model} with its tensor_parallel")
+            yield Need(part.tensor_parallel, f"{part.model} (tensor_parallel)")
         else:
             yield _on(part.model or "a function", part.device)
 

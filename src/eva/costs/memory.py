@@ -12,7 +12,7 @@ from typing import TypeAlias
 from pydantic import BaseModel
 
 from eva.config import Recipe
-from eva.costs.cards import GIB, Card
+from eva.costs.cards import GIB, Card, index
 from eva.costs.counts import needs_reference
 from eva.costs.launch import Launch, option
 from eva.costs.shapes import Shape
@@ -134,13 +134,13 @@ def _joined(phase: str, found: list[Load]) -> list[Load]:
 
 def _place(device: str, setting: Setting) -> tuple[str, float | None]:
     """A device of a recipe as it is shown, and the bytes that it has."""
-    if device == "cpu":
+    number = index(device)
+    if number is None:
         return "main memory", None
-    index = device.partition(":")[2] or "0"
     room = setting.card.usable if setting.card else None
-    if room and int(index) >= setting.gpus:
-        return f"GPU {index} (--gpus {setting.gpus}: there is none)", 0.0
-    return f"GPU {index}", room
+    if room and number >= setting.gpus:
+        return f"GPU {number} (--gpus {setting.gpus}: there is none)", 0.0
+    return f"GPU {number}", room
 
 
 # ---------------------------------------------------------------- sampling

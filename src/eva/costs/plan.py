@@ -151,9 +151,10 @@ def _sentence(recipe: Recipe, models: Models, setting: Setting, held: tuple[Load
     if changes:
         help_ = f"the nearest setting that fits: {', '.join(changes)}"
     if need.gpus > setting.gpus:
+        help_ += "; or ask for fewer in the recipe" if changes else ""
         return (
             f"does not fit: it needs {need.gpus} GPUs, for {need.who}, and --gpus is "
-            f"{setting.gpus}; {help_}; or change the recipe to fewer{told}"
+            f"{setting.gpus}; {help_}{told}"
         )
     first = max(large, key=lambda load: load.total - (load.room or 0.0))
     return (

@@ -90,7 +90,7 @@ def _learnt(
     if solver.accelerator.is_main_process:  # pragma: no branch - the others write nothing
         counts = _counts(lessons, taught, plan)
         log.info("learn: %s", counts)
-        _warn_of_texts(taught.lessons)
+        _warn_of_texts(lessons)
         write_json(out / "pairs.json", dict(counts))
     _play(solver, groups, plan, out=out, seed=seed, weights=weights)
     saved(weights, solver.accelerator, solver.scorer, out / "checkpoint")
