@@ -58,6 +58,9 @@ def main() -> None:
     if debug:
         sys.argv.remove("--debug")
     logging.captureWarnings(True)
+    told = logging.StreamHandler()  # what a person at the terminal should not have to look up
+    told.setFormatter(logging.Formatter("eva: %(message)s"))
+    logging.getLogger("eva.serving").addHandler(told)
     logging.raiseExceptions = False  # a log that cannot be written must not bury the reason
     try:
         app()

@@ -7,6 +7,7 @@ cut when the server's program ends.
 """
 
 import asyncio
+import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -18,6 +19,10 @@ import aiohttp
 from eva.errors import BackEndError, EvaError
 from eva.serving.limits import Limit, wait
 
+log = logging.getLogger(__name__)
+
+TELL = 5.0
+"""Seconds of silence after which a person is told."""
 KNOCK = 10.0
 """Seconds that a server that was set aside has to answer when it is tried."""
 BETWEEN_KNOCKS = 10.0
@@ -72,6 +77,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._draw = random.SystemRandom().random  # when a server is tried changes no result
         self._silent_since: float | None = None
+        self._has_told = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.broken: asyncio.Future[None] = self._loop.create_future()
         """Fails where nothing can be asked any more."""
@@ -142,7 +148,10 @@ class Pool:
         """
         now = self._loop.time()
         if self._silent_since is None:
-            self._silent_since = now
+            self._silent_since, self._has_told = now, False
+        elif not self._has_told and now - self._silent_since > TELL:
+            self._has_told = True
+            log.warning("no server answers (%s); waiting for %g s", reason, self._patience)
         elif now - self._silent_since > self._patience:
             raise BackEndError(
                 f"no server answered for {self._patience:g} s ({reason}); start the servers of "
