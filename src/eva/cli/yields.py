@@ -1,7 +1,7 @@
 """`eva show RUN --yields`: what became of the children, and how varied the newborn are."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 from rich.console import Console
@@ -54,18 +54,29 @@ def _rows(children: Sequence[Child]) -> list[JsonValue]:
 
 def _print_yields(rows: Sequence[Yield], out: Console) -> None:
     gates = all_gates(rows)
-    table = Table("operator", "by", title="what became of the children")
-    for name in ("written", *gates, "born", "share"):
+    table = Table(title="what became of the children")
+    for name in ("operator", "by"):
+        table.add_column(name, overflow="fold", min_width=len("in-breadth"))
+    for name in ("written", "born", "share"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("refused", overflow="fold")
     for row in rows:
-        refused = [str(row.refused.get(gate, 0)) for gate in gates]
         who = (inert(row.method), inert(row.by))
-        table.add_row(*who, str(row.written), *refused, str(row.born), f"{row.share:.0%}")
-    written, born = sum(row.written for row in rows), sum(row.born for row in rows)
-    total = [str(sum(row.refused.get(gate, 0) for row in rows)) for gate in gates]
+        table.add_row(*who, *_counts(row.written, row.born), _listed(row.refused, gates))
+    total = {gate: sum(row.refused.get(gate, 0) for row in rows) for gate in gates}
     table.add_section()
-    table.add_row("all", "", str(written), *total, str(born), f"{born / written:.0%}")
+    written, born = sum(row.written for row in rows), sum(row.born for row in rows)
+    table.add_row("all", "", *_counts(written, born), _listed(total, gates))
     out.print(table, markup=False)
+
+
+def _counts(written: int, born: int) -> tuple[str, str, str]:
+    return str(written), str(born), f"{born / written:.0%}"
+
+
+def _listed(refused: Mapping[str, int], gates: Sequence[str]) -> str:
+    """How many each gate refused, where it refused any."""
+    return ", ".join(f"{gate} {refused[gate]}" for gate in gates if refused.get(gate))
 
 
 def _print_diversity(rounds: Sequence[Round], out: Console) -> None:
