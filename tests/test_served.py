@@ -132,7 +132,7 @@ def written(folder: Path, models: Path, urls: dict[str, str]) -> Path:
 
 
 def comes(path: Path) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not path.exists():
         assert time.monotonic() < end, f"{path} never came"
         time.sleep(0.005)
