@@ -35,6 +35,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
+from _host import processor
+
 DELAY = 0.05
 """Seconds until the server answers."""
 IN_FLIGHT = 256
@@ -210,16 +212,6 @@ def ratio(ours: Sequence[Measured], theirs: Sequence[Measured]) -> str:
         return "1"
     ratios = [our.rate / their.rate for our, their in zip(ours, theirs, strict=True)]
     return f"**{median(ratios):.1f}** ({min(ratios):.1f} to {max(ratios):.1f})"
-
-
-def processor() -> str:
-    """The name of the processor, as Linux tells it."""
-    names = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return names[0] if names else platform.machine()
 
 
 def main() -> None:

@@ -49,12 +49,13 @@ import numpy as np
 import torch
 import transformers
 
+from _host import processor
 from _learn_cases import Case, Offline, Online, cases, made, pairs
 from _learn_eva import Timed, dpo, eva_dpo, eva_rloo
 from _learn_fit import fits
 from _learn_gpu import gpu_row
 from _learn_trl import TRL, Setting, trl_dpo, trl_rloo
-from sampler import QUIET, processor
+from sampler import QUIET
 
 REPORT = Path(__file__).parents[1] / "docs" / "bench-learn.md"
 KLS = (0.0, 0.05)

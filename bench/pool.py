@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from _host import processor
 from eva.formulas import selection
 from eva.formulas.informativeness import INFO, a_min, loo_rms
 from eva.formulas.pairing import best_and_worst, win_probabilities
@@ -206,14 +207,6 @@ NumPy {np.__version__}, {processor()}, {platform.system()}, one thread; load ave
 
 {table(coarse)}
 """
-
-
-def processor() -> str:
-    """The processor's name where Linux tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def main() -> None:

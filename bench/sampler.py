@@ -41,6 +41,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from _host import processor
 from eva.backends.hf import open_policy
 from eva.parts.policies import HfPolicy
 from eva.protocols import Policy
@@ -305,16 +306,6 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
     """The median of the ratios within one turn, and the least and the greatest of them."""
     ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
     return f"**{median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
-
-
-def processor() -> str:
-    """The name of the processor, as Linux tells it."""
-    names = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return names[0] if names else platform.machine()
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from eva.records import Child, Rollout
 from eva.start import run_recipe
 from eva.store import read_records
 from tests import tiny, writer
+from tests.learn.runs import assert_shards
 from tests.rewards import models as reward_models
 
 BIG = [name for name in shipped() if name.startswith(("gemma2-", "qwen3-"))]
@@ -104,20 +105,6 @@ def test_every_solver_of_the_paper_has_a_recipe_and_its_baselines() -> None:
 
 
 def test_the_launch_of_the_node_s_recipe_is_one_that_accelerate_takes() -> None:
-    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-    from accelerate.utils.launch import prepare_multi_gpu_env
-
     words = load("gemma2-9b-dpo-eva").learner.launch
     assert words[:2] == ("accelerate", "launch")
-    asked = [*words[2:], "-m", "eva.learn", "job.json"]
-    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(asked))
-    environment = prepare_multi_gpu_env(arguments)
-    expected = {
-        "ACCELERATE_USE_FSDP": "true",
-        "FSDP_VERSION": "2",
-        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-        "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
-        "FSDP_RESHARD_AFTER_FORWARD": "true",
-    }
-    assert {key: environment[key] for key in expected} == expected
-    assert arguments.num_processes == 8
+    assert assert_shards(*words[2:]).num_processes == 8

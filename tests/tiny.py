@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -129,13 +130,15 @@ def tiny_gpt2(path: Path) -> Path:
     return save_tiny(config, path)
 
 
-def save_tiny(config: PreTrainedConfig, path: Path) -> Path:
+def save_tiny(
+    config: PreTrainedConfig, path: Path, kind: Any = AutoModelForCausalLM, seed: int = 0
+) -> Path:
     """A random model of this config, always the same one, and the tokenizer beside it."""
     drawn = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(config).save_pretrained(path)
+        torch.manual_seed(seed)
+        kind.from_config(config).save_pretrained(path)
     if drawn:
         logging.enable_progress_bar()
     tiny_tokenizer(path)

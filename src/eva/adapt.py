@@ -7,7 +7,7 @@ import numpy as np
 
 from eva.errors import PlugInError
 from eva.formulas.pairing import mean_wins
-from eva.protocols import Floats, Floats_P_G, OpenPolicy, Policy, Reward
+from eva.protocols import Floats, Floats_P_G, OpenPolicy, Policy, Releasable, Reward
 from eva.records import Checkpoint, Prompt, Response, Sampling
 
 
@@ -79,6 +79,14 @@ def _duels(
             if i != j and (p := preference(prompt, first, second)) is not None:
                 p_G_G[i, j] = p
     return p_G_G
+
+
+def release(*held: object) -> None:
+    """Have what holds memory give it back; where one fails, the others do all the same."""
+    with ExitStack() as stack:
+        for one in reversed(held):
+            if isinstance(one, Releasable):
+                stack.callback(one.release)
 
 
 class Asked:

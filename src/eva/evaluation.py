@@ -7,7 +7,7 @@ the policy learns to please a reward model (over-optimisation; Gao et al. 2023).
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -93,11 +93,7 @@ def _measured(
     if evaluation.monitor:
         watched = folder.eval_room(f"{name}/monitor")
         watched.whole(stage, Watched, _watched, evaluation.monitor, answered)
-        found |= {
-            f"{mode}/{metric}": value
-            for mode, columns in modes.items()
-            for metric, value in _alarmed(evaluation, room, watched, stage, columns).items()
-        }
+        found |= _alarmed(evaluation, room, watched, stage, modes)
     return found
 
 
@@ -115,27 +111,36 @@ def _watched(monitor: Reward, answered: Sequence[Rollout]) -> list[Watched]:
 
 
 def _alarmed(
-    evaluation: Evaluation, room: Room, watched: Room, stage: str, columns: slice
+    evaluation: Evaluation, room: Room, watched: Room, stage: str, modes: Mapping[str, slice]
 ) -> dict[str, float]:
-    """The mean of the monitor, and whether an earlier checkpoint gives the alarm."""
+    """For each mode the mean of the monitor, and whether an earlier checkpoint gives the alarm."""
 
-    def means(t: str) -> tuple[Floats_P, Floats_P]:
-        reward_P_G = rewards_of(room.read(t, Rollout))[:, columns]
+    def measured(t: str) -> tuple[Floats_P_G, Floats_P_G]:
         rows = [
             [np.nan if r is None else r for r in one.rewards] for one in watched.read(t, Watched)
         ]
-        return mean_of_present(reward_P_G), mean_of_present(np.array(rows)[:, columns])
+        return rewards_of(room.read(t, Rollout)), np.array(rows)
 
-    reward_P, monitor_P = means(stage)
-    found = [path.stem for path in watched.path.glob("*.jsonl")]
-    earlier = sorted((t for t in found if int(t) < int(stage)), key=int)
-    alarms = [
-        overoptimised(reward_P, monitor_P, *means(before), drop=evaluation.drop)
-        for before in earlier
-    ]
-    is_present_P = ~np.isnan(monitor_P)
-    mean = {"monitor": float(np.mean(monitor_P[is_present_P]))} if is_present_P.any() else {}
-    return mean | {ALARM: float(any(alarms))}
+    stages = [path.stem for path in watched.path.glob("*.jsonl")]
+    before = [measured(t) for t in sorted(stages, key=int) if int(t) < int(stage)]
+    now = measured(stage)
+    found = {}
+    for mode, columns in modes.items():
+        reward_P, monitor_P = (mean_of_present(one[:, columns]) for one in now)
+        alarms = [
+            overoptimised(
+                reward_P,
+                monitor_P,
+                *(mean_of_present(one[:, columns]) for one in old),
+                drop=evaluation.drop,
+            )
+            for old in before
+        ]
+        is_present_P = ~np.isnan(monitor_P)
+        if is_present_P.any():
+            found[f"{mode}/monitor"] = float(np.mean(monitor_P[is_present_P]))
+        found[f"{mode}/{ALARM}"] = float(any(alarms))
+    return found
 
 
 def mean_of_present(rewards_P_G: Floats_P_G) -> Floats_P:

@@ -105,7 +105,8 @@ def create(
     scored = room.whole("scored", ScoredPrompt, score, tried, creator.info)
     parents = room.whole("parents", ScoredPrompt, select, scored, creator, state)
     written = room.chunks("written", Child, parents, rewrite, game.chunk)
-    around = Around({p.prompt.id: p.prompt for p in parents}, pool, born_before(t, folder))
+    history = born_before(t, folder) if creator.screens else []
+    around = Around({p.prompt.id: p.prompt for p in parents}, pool, history)
     children = room.whole("children", Child, admit, written, around, game.gates, creator.screens)
     born = room.whole("born", Prompt, grown, children, t)
     batch = room.whole("batch", Prompt, mix, born, parents, game, state, creator)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from eva import seeds
+from eva import adapt, seeds
 from eva.contracts import (
     checked_children,
     checked_index,
@@ -32,7 +32,6 @@ from eva.protocols import (
     Info,
     OpenPolicy,
     Policy,
-    Releasable,
     Reward,
     Screen,
     Select,
@@ -74,10 +73,7 @@ def release(game: Game) -> None:
     held: list[object] = [game.reward]
     held += [creator.evolver, *creator.screens] if creator else []
     held += [evaluation.reward, evaluation.monitor] if evaluation else []
-    with ExitStack() as stack:  # where one fails, the others are released all the same
-        for one in reversed(held):
-            if isinstance(one, Releasable):
-                stack.callback(one.release)
+    adapt.release(*held)
 
 
 @contextmanager
@@ -240,9 +236,11 @@ def admit(
         flaw = child.flaw or repeats or flaw_of(child.messages, gates)
         gate = "parse" if child.flaw else "repeat" if repeats else "unfit" if flaw else None
         judged.append(child.model_copy(update={"flaw": flaw, "gate": gate}))
-    parents = {c.id: c.grown(0) for c in judged if c.flaw is None} | dict(around.parents)
+    if screens:
+        born = {child.id: child.grown(0) for child in judged if child.flaw is None}
+        around = replace(around, parents=born | dict(around.parents))
     for screen in screens:
-        judged = _screened(judged, screen, replace(around, parents=parents))
+        judged = _screened(judged, screen, around)
     return judged
 
 

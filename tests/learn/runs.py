@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,3 +51,22 @@ def assert_alike(one: Log, other: Log) -> None:
 
 
 # ---------------------------------------------------------------- the slow formula
+
+
+def assert_shards(*words: str) -> Any:
+    """`accelerate launch` with these words shards by layers; its arguments."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    asked = [*words, "-m", "eva.learn", "job.json"]
+    arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(asked))
+    environment = prepare_multi_gpu_env(arguments)
+    expected = {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+        "FSDP_RESHARD_AFTER_FORWARD": "true",
+    }
+    assert {name: environment[name] for name in expected} == expected
+    return arguments

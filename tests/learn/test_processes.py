@@ -24,6 +24,7 @@ from tests.learn.runs import (
     MakeConfig,
     MakeStart,
     assert_alike,
+    assert_shards,
     file_bytes,
     largest_difference,
     read_log,
@@ -241,8 +242,6 @@ def test_a_killed_update_goes_on_to_the_same_bytes(
 
 def test_the_page_has_a_config_that_makes_accelerate_shard() -> None:
     from accelerate.commands.config.config_args import load_config_from_file
-    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-    from accelerate.utils.launch import prepare_multi_gpu_env
 
     page = Path(__file__).parents[2] / "docs" / "multi-gpu.md"
     (text,) = re.findall(r"^```yml\n(.*?)^```", page.read_text("utf-8"), re.M | re.S)
@@ -250,17 +249,7 @@ def test_the_page_has_a_config_that_makes_accelerate_shard() -> None:
         file.write(text)
         file.flush()
         assert load_config_from_file(file.name).fsdp_config["fsdp_version"] == 2
-        asked = ["--config_file", file.name, "-m", "eva.learn", "job.json"]
-        arguments, _, _ = _validate_launch_command(launch_command_parser().parse_args(asked))
-        environment = prepare_multi_gpu_env(arguments)
-    expected = {
-        "ACCELERATE_USE_FSDP": "true",
-        "FSDP_VERSION": "2",
-        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-        "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
-        "FSDP_RESHARD_AFTER_FORWARD": "true",
-    }
-    assert {name: environment[name] for name in expected} == expected
+        assert_shards("--config_file", file.name)
 
 
 def test_the_first_version_of_fsdp_is_refused(

@@ -17,10 +17,9 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging
 
 from eva.records import Message, Prompt, Response
-from tests.tiny import PAD, SHAPE, WORDS, tiny_tokenizer
+from tests.tiny import PAD, SHAPE, WORDS, save_tiny
 
 OBJECTIVES = 5
 TEMPERATURE = 3.0
@@ -56,15 +55,7 @@ RESPONSES = (
 
 
 def save_classifier(config: PreTrainedConfig, path: Path) -> Path:
-    drawn = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        AutoModelForSequenceClassification.from_config(config).save_pretrained(path)
-    if drawn:
-        logging.enable_progress_bar()
-    tiny_tokenizer(path)
-    return path
+    return save_tiny(config, path, AutoModelForSequenceClassification, seed=1)
 
 
 def llama_classifier(path: Path, **changes) -> Path:

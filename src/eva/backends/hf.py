@@ -11,7 +11,6 @@ Only temperature and top_p shape that distribution: a penalty or a top_k that a 
 generation_config.json is not applied.
 """
 
-import gc
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from eva import seeds
 from eva.backends.chat import among_errors, encoded, end_tokens, load_size
 from eva.backends.load import context, load_policy, load_tokenizer
+from eva.backends.memory import batches, give_back_memory
 from eva.backends.sampling import Sampler, Written
 from eva.errors import BackEndError
 from eva.parts.policies import HfPolicy
@@ -92,9 +92,7 @@ class Opened:
     def close(self) -> None:
         """Give the memory back, even if somebody still holds this policy."""
         self._sampler = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_memory()
 
     def __call__(
         self, prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
@@ -124,9 +122,10 @@ class Opened:
     ) -> list[list[Response]]:
         """Answer encoded prompts, n responses each; `draws` are the seeds of the prompts."""
         answers: list[list[Response]] = [[] for _ in ids]
+        lengths = [len(tokens) for tokens in ids]
         for first in range(0, n, self._rows):
             share = range(first, min(n, first + self._rows))
-            for batch in _batches([len(tokens) for tokens in ids], self._rows // len(share)):
+            for batch in batches(lengths, PREFILL_TOKENS, self._rows // len(share)):
                 uniforms = _uniforms([draws[i] for i in batch], n, share)
                 written = self._sample([ids[i] for i in batch], len(share), sampling, uniforms)
                 responses = self._responses(written)
@@ -168,23 +167,6 @@ class Opened:
             )
             for text, row in zip(texts, written, strict=True)
         ]
-
-
-def _batches(lengths: Sequence[int], prompts: int) -> Iterator[list[int]]:
-    """Positions of prompts that are sampled together, in batches of at most `prompts` prompts.
-
-    Like lengths go together, for little padding; the longest go first, so that memory that does not
-    suffice shows at once and what is set aside fits all later batches.
-    """
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        padded = lengths[batch[0]] * (len(batch) + 1) if batch else 0
-        if len(batch) == prompts or padded > PREFILL_TOKENS:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
 
 
 def _uniforms(draws: Sequence[int], n: int, share: range) -> Iterator[Tensor]:

@@ -6,7 +6,6 @@ answer is up to the servers: eva's own keep to it, vLLM as far as batches do not
 arithmetic, hosted models mostly not.
 """
 
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +17,12 @@ from typing import Any
 from pydantic import JsonValue
 
 from eva import seeds
-from eva.errors import BackEndError, RecipeError
+from eva.errors import BackEndError
 from eva.parts.policies import HttpPolicy
 from eva.protocols import Policy
 from eva.records import Checkpoint, Prompt, Response, Sampling
 from eva.serving import reload, servers
+from eva.serving.bearer import bearer
 from eva.serving.client import Call, Client, Reply, Settings, call
 from eva.serving.sending import Failed
 
@@ -55,7 +55,7 @@ def open_policy(
         RecipeError: The environment variable of the key is not set.
     """
     with ExitStack() as stack:
-        headers, revive, urls = _headers(config), None, config.urls
+        headers, revive, urls = bearer(config.key, "policy.key"), None, config.urls
         if config.serve is not None:
             logs = cache / "servers" if cache else Path(stack.enter_context(_scratch()))
             started = stack.enter_context(
@@ -259,18 +259,6 @@ def _has_tokens(reply: Reply) -> bool:
     choices = reply.body.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     return isinstance(first, dict) and first.get("token_ids") is not None
-
-
-def _headers(config: HttpPolicy) -> dict[str, str]:
-    if config.key is None:
-        return {}
-    secret = os.environ.get(config.key, "").strip()
-    if not secret:
-        raise RecipeError(
-            f"policy.key names the environment variable {config.key}, which is not set; export it, "
-            "or correct its name"
-        )
-    return {"Authorization": f"Bearer {secret}"}
 
 
 def _scratch() -> "tempfile.TemporaryDirectory[str]":

@@ -20,8 +20,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import torch
-
+from eva.backends.memory import give_back_memory
 from eva.backends.orphans import STARTED
 from eva.errors import BackEndError
 from eva.serving.programs import ended
@@ -57,9 +56,7 @@ class Engine:
         os.close(descriptor)
         log.info("vLLM opens %s; its log is %s", arguments["model"], self.journal)
         others = multiprocessing.active_children()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # vLLM measures what is free
+        give_back_memory()  # vLLM measures what is free
         try:
             with _environment(), _printing_to(self.journal):
                 self._llm: LLM | None = LLM(**arguments)

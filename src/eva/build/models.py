@@ -72,8 +72,11 @@ def asked(part: ModelPart, cache: Path | None, place: str) -> Asked:
     """
     name = part.name or part.model if isinstance(part, HttpPolicy) else part.model
     revision = f"@{part.revision}" if part.revision else ""
-    is_theirs = isinstance(part, HttpPolicy) and part.serve is None
-    start = Checkpoint(uri=part.model, id=name) if is_theirs else theta_0(part)
+    # Weights are read for an identity where answers are kept by them, and nowhere else.
+    if isinstance(part, HttpPolicy):
+        start = theta_0(part) if part.serve else Checkpoint(uri=part.model, id=name)
+    else:
+        start = Checkpoint(uri=model_folder(part.model), id=name)
     checkpoint = Checkpoint(uri=start.uri, id=f"{place} {start.id}")
     return Asked(f"{part.kind} {name}{revision}", open_policy(part, cache), checkpoint)
 

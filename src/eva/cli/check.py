@@ -26,7 +26,7 @@ from eva.costs.memory import Models, models_of
 from eva.costs.plan import Given, Plan, planned
 from eva.costs.shapes import shape_of
 from eva.errors import RecipeError
-from eva.evolve import operators
+from eva.evolve import evol_instruct, self_instruct
 from eva.gates import answerable
 from eva.named import named
 from eva.parts import PythonCall
@@ -128,10 +128,12 @@ def check(
         return
     _refuse(asked, chosen)
     _resolve(chosen, recipes.found(recipe).parent)
-    found = counts(chosen, prompts)
+    read = _read(chosen.prompts, chosen.seed)
+    size = _bound(chosen.prompts, prompts) if read is None else len(read)
+    found = counts(chosen, size)
     plan = None
-    if found["prompts"] is not None:
-        plan = planned(chosen, _models(chosen), _given(chosen, asked))
+    if size is not None:
+        plan = planned(chosen, _models(chosen), _given(chosen, asked, read, size))
         found |= _totals(plan)
     if as_json:
         print(json.dumps(found | (plan.as_json() if plan else {})))  # noqa: T201  # it prints
@@ -167,18 +169,17 @@ def _refuse(asked: Asked, recipe: Recipe) -> None:
         )
 
 
-def counts(recipe: Recipe, size: int | None = None) -> dict[str, int | None]:
-    """How many prompts there are; None where only the run itself can know.
+def counts(recipe: Recipe, size: int | None) -> dict[str, int | None]:
+    """Rounds and prompts; None where only the run itself can know.
 
     Raises:
         RecipeError: A file is missing, or there are too few prompts.
     """
-    prompts = _size(recipe.prompts, recipe.seed, size)
-    if prompts is not None:
+    if size is not None:
         new = _size(recipe.new_prompts, recipe.seed) if recipe.new_prompts else 0
         if new is not None:
-            given.check_enough(recipe, prompts, new)
-    return {"rounds": recipe.rounds, "prompts": prompts}
+            given.check_enough(recipe, size, new)
+    return {"rounds": recipe.rounds, "prompts": size}
 
 
 def _totals(plan: Plan) -> dict[str, int | None]:
@@ -193,15 +194,13 @@ def _totals(plan: Plan) -> dict[str, int | None]:
     }
 
 
-def _given(recipe: Recipe, asked: Asked) -> Given:
-    """What the plan is made for."""
+def _given(recipe: Recipe, asked: Asked, read: Sequence[Prompt] | None, size: int) -> Given:
+    """What the plan is made for; `read` are the prompts, None for a data set."""
     machine = asked.machine()
-    size = _size(recipe.prompts, recipe.seed, asked.prompts)
-    assert size is not None
     sets = recipe.evaluate.sets.values() if recipe.evaluate else ()
     sizes = [_size(part, given.HELD_OUT) for part in sets]
     known = [one for one in sizes if one is not None]
-    mean, longest = _prompt_lengths(recipe, asked.prompt_tokens)
+    mean, longest = _prompt_lengths(read, asked.prompt_tokens)
     launch = recipe.learner.launch if isinstance(recipe.learner, Offline) else ()
     return Given(
         sizes=Sizes(size, sum(known) if len(known) == len(sizes) else None),
@@ -213,12 +212,12 @@ def _given(recipe: Recipe, asked: Asked) -> Given:
     )
 
 
-def _prompt_lengths(recipe: Recipe, told: float | None) -> tuple[float, float]:
+def _prompt_lengths(read: Sequence[Prompt] | None, told: float | None) -> tuple[float, float]:
     """Mean and longest prompt, in tokens: by its text, unless said or not read."""
-    if isinstance(recipe.prompts, DatasetPrompts):
+    if read is None:
         mean = told or UNREAD
         return mean, 2 * mean
-    found = _tokens(given.prompts(recipe.prompts, recipe.seed)[0])
+    found = _tokens(read)
     mean = sum(found) / len(found)
     return (told, told * max(found) / mean) if told else (mean, max(found))
 
@@ -234,11 +233,21 @@ def _models(recipe: Recipe) -> Models:
     return {name: shape_of(model_folder(name)) for name in names}
 
 
-def _size(part: PromptsPart, seed: int, told: int | None = None) -> int | None:
+def _size(part: PromptsPart, seed: int) -> int | None:
     """How many prompts a part holds; of a data set, which only the run loads, what bounds it."""
-    if isinstance(part, DatasetPrompts):
-        return min(told, part.limit) if told and part.limit else told or part.limit
-    return len(given.prompts(part, seed)[0])
+    read = _read(part, seed)
+    return _bound(part) if read is None else len(read)
+
+
+def _read(part: PromptsPart, seed: int) -> list[Prompt] | None:
+    """The prompts of a part; None for a data set, which only the run loads."""
+    return None if isinstance(part, DatasetPrompts) else given.prompts(part, seed)[0]
+
+
+def _bound(part: PromptsPart, told: int | None = None) -> int | None:
+    """What bounds a data set: its limit, and how many it is said to hold."""
+    assert isinstance(part, DatasetPrompts)
+    return min(told, part.limit) if told and part.limit else told or part.limit
 
 
 def _resolve(recipe: Recipe, here: Path) -> None:
@@ -261,11 +270,9 @@ def _resolve(recipe: Recipe, here: Path) -> None:
                 for prompts in part.sets.values():
                     _size(prompts, given.HELD_OUT)
             case EvolInstruct():
-                operators.operators(list(part.operators), part.templates)
-                operators.template("_conversation", "transcript", part.templates)
-                operators.template("follow_up", "transcript", part.templates)
-            case SelfInstruct() if part.template is not None:
-                operators.read(Path(part.template), "examples")
+                evol_instruct.EvolInstruct(part, None)  # it reads its templates
+            case SelfInstruct():
+                self_instruct.SelfInstruct(part, None)
             case _:
                 pass
 

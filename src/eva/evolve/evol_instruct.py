@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eva import seeds
-from eva.adapt import Asked
+from eva.adapt import Asked, release
 from eva.evolve.operators import Template, operators, template
 from eva.evolve.turns import first_user_text, transcript, turn_flaw
 from eva.evolve.writing import Order, named, writer_of
@@ -66,8 +66,7 @@ class EvolInstruct:
 
     def release(self) -> None:
         """Give the writer's memory back."""
-        if self._writer:
-            self._writer.release()
+        release(self._writer)
 
     def __call__(
         self, parents: Sequence[ScoredPrompt], policy: Policy, *, seed: int

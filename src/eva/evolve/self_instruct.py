@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from eva import seeds
-from eva.adapt import Asked
+from eva.adapt import Asked, release
 from eva.evolve.operators import read, template
 from eva.evolve.turns import first_user_text, system_turns
 from eva.evolve.writing import Order, writer_of
@@ -41,8 +41,7 @@ class SelfInstruct:
 
     def release(self) -> None:
         """Give the writer's memory back."""
-        if self._writer:
-            self._writer.release()
+        release(self._writer)
 
     def __call__(
         self, parents: Sequence[ScoredPrompt], policy: Policy, *, seed: int

@@ -5,7 +5,6 @@ the log-probability of every response once, so no second model is held. Several 
 (`learner.launch`) split the pairs of a step; the main one writes.
 """
 
-import gc
 import io
 import json
 import logging
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 
 from eva import seeds
+from eva.backends.memory import give_back_memory
 from eva.checkpoints import fingerprint
 from eva.errors import BackEndError
 from eva.jobs import lessons_digest
@@ -264,5 +264,4 @@ def memory_given_back() -> Iterator[None]:
         yield
     finally:
         if torch.cuda.is_available():  # pragma: no cover - needs a GPU
-            gc.collect()
-            torch.cuda.empty_cache()
+            give_back_memory()

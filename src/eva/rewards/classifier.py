@@ -15,13 +15,14 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from eva.backends.load import context, load_tokenizer
+from eva.backends.memory import give_back_memory
 from eva.parts.rewards import ClassifierReward
 from eva.protocols import Floats_P_G
 from eva.records import Prompt, Response
 from eva.rewards.armo import armo_head, gate_place, header_of, load_armo
 from eva.rewards.logits import load_classifier, logit_head
 from eva.rewards.missing import NO_ANSWER, Missing, tell
-from eva.rewards.scoring import Head, Row, give_back_memory, scores
+from eva.rewards.scoring import Head, Row, scores
 
 log = logging.getLogger(__name__)
 

@@ -5,10 +5,11 @@ from typing import assert_never
 
 import numpy as np
 
+from eva.adapt import release
 from eva.contracts import checked_rewards
 from eva.errors import PlugInError
 from eva.parts.rewards import LengthReward
-from eva.protocols import Floats_P_G, Releasable, Reward
+from eva.protocols import Floats_P_G, Reward
 from eva.records import Prompt, Response
 
 
@@ -33,8 +34,7 @@ class WeightedSum:
 
     def release(self) -> None:
         """Have the terms give their memory back."""
-        for _, reward in self._terms:
-            _release(reward)
+        release(*(reward for _, reward in self._terms))
 
 
 class Shortened:
@@ -63,7 +63,7 @@ class Shortened:
 
     def release(self) -> None:
         """Have the reward give its memory back."""
-        _release(self._reward)
+        release(self._reward)
 
     def _length(self, prompt: Prompt, response: Response) -> int:
         match self._part.unit:
@@ -96,8 +96,3 @@ def _checked(
 
 def _shape(responses: Sequence[Sequence[Response]]) -> tuple[int, int]:
     return len(responses), len(responses[0]) if responses else 0
-
-
-def _release(reward: Reward) -> None:
-    if isinstance(reward, Releasable):
-        reward.release()

@@ -14,6 +14,7 @@ import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from eva.backends.load import context, explained
+from eva.backends.memory import give_back_memory
 from eva.formulas.pairing import mean_wins
 from eva.parts.rewards import PairwiseReward
 from eva.protocols import Floats_P_G
@@ -21,7 +22,7 @@ from eva.records import Prompt, Response
 from eva.rewards.duels import duels, matrix
 from eva.rewards.logits import load_classifier, logit_head
 from eva.rewards.missing import NO_ANSWER, Missing, tell
-from eva.rewards.scoring import Head, give_back_memory, scores
+from eva.rewards.scoring import Head, scores
 from eva.rewards.texts import checked, filled, transcript
 
 log = logging.getLogger(__name__)

@@ -3,14 +3,14 @@
 Sizes: B rows side by side, T tokens with padding, N rows in all.
 """
 
-import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from eva.backends.memory import batches
 from eva.errors import BackEndError
 from eva.protocols import Floats
 from eva.rewards.missing import Missing
@@ -63,36 +63,9 @@ def _read(rows: Sequence[Row], head: Head) -> list[float]:
     return read
 
 
-def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Positions of rows that are read together.
-
-    Like lengths go together, for little padding; the longest go first, so that memory that does not
-    suffice shows at once.
-
-    Examples:
-        >>> list(batches([2, 9, 3, 2], batch_tokens=6))  # 9 goes alone; 3 + 3 padded; 2
-        [[1], [2, 0], [3]]
-    """
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
 def padded(rows: Sequence[Row], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Token ids with padding on the right, and the mask that is 1 for real ones; shape [B, T]."""
     longest = max(map(len, rows))
     ids_B_T = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows])
     mask_B_T = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     return ids_B_T.to(device), mask_B_T.to(device)
-
-
-def give_back_memory() -> None:
-    """Have Python and CUDA let go of what nobody holds any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

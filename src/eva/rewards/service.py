@@ -1,14 +1,13 @@
 """A reward service of your own: the groups of a call are sent to it, many at once.
 
 It is posted ``{"prompt": [{"role", "content"}, ...], "responses": [text, ...], "data": {...}}`` and
-answers ``{"rewards": [number or null, ...]}``. What it answered is kept by its addresses and the
+answers ``{"rewards": [number or null, ...]}``. What it answered is kept by its name and the
 request, so a run that goes on asks nothing twice. Failures of the network are tried again by the
 client; a group that fails for good, or an answer of another shape, is missing with its reason.
 """
 
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,11 +16,11 @@ from typing import Any
 import numpy as np
 from pydantic import JsonValue
 
-from eva.errors import RecipeError
 from eva.parts.rewards import HttpReward
 from eva.protocols import Floats_P_G
 from eva.records import Prompt, Response
 from eva.rewards.missing import NO_ANSWER, Missing, tell
+from eva.serving.bearer import bearer
 from eva.serving.client import Call, Client, Reply, Settings, call
 from eva.serving.sending import Failed
 
@@ -40,7 +39,7 @@ class Service:
             urls=part.urls,
             name=part.name,
             cache=cache,
-            headers=_headers(part.key),
+            headers=bearer(part.key, "reward.key"),
             concurrency=part.concurrency,
             deadline=part.deadline,
             attempts=part.attempts,
@@ -107,27 +106,16 @@ def _rewards(reply: Reply, n: int) -> list[float | Missing]:
     """The n rewards of a reply, or why each is missing."""
     if isinstance(reply, Failed):
         return [Missing("the service gave no answer", reply.reason)] * n
-    reason = _fault(n, reply.body)
+    body = reply.body
+    reason = _fault(n, body)
     if reason is not None:  # kept by a version that kept such replies
-        return [Missing(reason, str(dict(reply.body)))] * n
-    return [_reward(one, reply.body) for one in reply.body["rewards"]]
+        return [Missing(reason, str(body))] * n
+    return [_reward(one, body) for one in body["rewards"]]
 
 
 def _reward(value: object, body: Mapping[str, Any]) -> float | Missing:
     if value is None:
-        return Missing("the service gave null", str(dict(body)))
+        return Missing("the service gave null", str(body))
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return Missing("the service gave something else than a finite number", repr(value))
     return float(value)
-
-
-def _headers(key: str | None) -> dict[str, str]:
-    if key is None:
-        return {}
-    secret = os.environ.get(key, "").strip()
-    if not secret:
-        raise RecipeError(
-            f"reward.key names the environment variable {key}, which is not set; export it, or "
-            "correct its name"
-        )
-    return {"Authorization": f"Bearer {secret}"}
