@@ -4,13 +4,17 @@ BIN := .venv/bin
 EXTRAS := hf,http,gates,mirror,report,trl,docs,dev
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 PLUG_INS := backends evolve gates learn playground rewards serving trainers vllm test_models.py test_paper_recipes.py test_served.py
-CORE := src/eva/*.py,src/eva/formulas/*.py,src/eva/costs/*.py
+CORE := src/eva/*.py,src/eva/formulas/*.py,src/eva/costs/*.py,src/eva/study/*.py
 VLLM := .venv-vllm/bin
 
-.PHONY: run test test-vllm check docs bench clean
+.PHONY: run study test test-vllm check docs bench clean
 
 run: .venv/ready
 	$(BIN)/eva playground demo runs/demo
+
+# The main claim, tuned and on fresh seeds; the other studies are played in the same way.
+study: .venv/ready
+	$(BIN)/eva study studies/main.yaml --results docs/results
 
 # The core is measured; measuring torch line by line would take three times as long.
 test: .venv/ready

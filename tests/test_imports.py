@@ -14,7 +14,7 @@ LEVELS = [
     {"formulas"},
     {"config", "contracts", "adapt", "checkpoints", "diversity"},
     {"pairs", "store", "recipe", "game", "costs"},
-    {"reading", "stages", "toy", "named", "export", "jobs"},
+    {"reading", "findings", "stages", "toy", "named", "export", "jobs"},
     {"evaluation", "stream"},
     {"online"},
     {"loop", "mirror"},
@@ -55,7 +55,7 @@ MAY_IMPORT_PLUG_INS = {
 CORE_FOR_PLUG_INS = {
     "errors", "seeds", "records", "parts", "protocols", "adapt", "config", "formulas",
     "checkpoints", "pairs", "reading", "contracts", "store", "recipe", "export", "jobs",
-    "words", "yields",
+    "words", "yields", "findings",
 }  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def tree(path: Path, chain: Sequence[Path] = ()) -> Tree:
     if not isinstance(fields, dict):
         raise RecipeError(f"{path} holds {type(fields).__name__}; expected keys and values")
     try:
-        fields = _anchored(fields, path.parent)
+        fields = anchored(fields, path.parent)
     except RecursionError as error:
         raise RecipeError(f"{path} holds an alias that leads back to itself") from error
     base = fields.pop("base", None)
@@ -126,7 +126,7 @@ def tree(path: Path, chain: Sequence[Path] = ()) -> Tree:
     below = beside if beside.is_file() else found(base)
     if below.resolve() in {above.resolve() for above in (*chain, path)}:
         raise RecipeError(f"{path}: its base {base!r} leads back to a recipe that it is a base of")
-    return _merged(tree(below, (*chain, path)), fields)
+    return merged(tree(below, (*chain, path)), fields)
 
 
 def as_yaml(recipe: Recipe) -> str:
@@ -234,7 +234,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _anchored(fields: Tree, folder: Path, place: str = "") -> Tree:
+def anchored(fields: Tree, folder: Path, place: str = "") -> Tree:
     """Make the relative paths of files and folders absolute: they are relative to `folder`.
 
     Args:
@@ -256,7 +256,7 @@ def _anchored(fields: Tree, folder: Path, place: str = "") -> Tree:
 
 def _within(value: JsonValue, folder: Path, place: str) -> JsonValue:
     if isinstance(value, dict):
-        return _anchored(value, folder, place)
+        return anchored(value, folder, place)
     return [_within(one, folder, place) for one in value] if isinstance(value, list) else value
 
 
@@ -268,15 +268,16 @@ def _located(value: str, folder: Path, *, may_be_name: bool) -> str:
     return str((folder / value).resolve())
 
 
-def _merged(base: Tree, over: Mapping[str, JsonValue]) -> Tree:
-    merged = dict(base)
+def merged(base: Tree, over: Mapping[str, JsonValue]) -> Tree:
+    """The keys of a recipe with others laid over it; a part of another kind replaces the old."""
+    fields = dict(base)
     for key, value in over.items():
-        below = merged.get(key)
+        below = fields.get(key)
         if isinstance(below, dict) and isinstance(value, dict) and _is_same_kind(below, value):
-            merged[key] = _merged(below, value)
+            fields[key] = merged(below, value)
         else:
-            merged[key] = value
-    return merged
+            fields[key] = value
+    return fields
 
 
 def _is_same_kind(below: Tree, over: Tree) -> bool:
@@ -295,7 +296,7 @@ def _overridden(fields: Tree, overrides: Sequence[str]) -> Tree:
         for part in reversed(key.split(".")):
             value = {part: value}
         assert isinstance(value, dict)
-        fields = _merged(fields, _anchored(value, Path.cwd()))
+        fields = merged(fields, anchored(value, Path.cwd()))
     return fields
 
 

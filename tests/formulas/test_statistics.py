@@ -7,10 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eva.formulas import statistics
 from eva.formulas.statistics import (
+    Estimate,
     bootstrap_interval,
     clustered,
     estimate,
+    holm,
+    p_value,
     paired_difference,
     win_rate,
 )
@@ -140,6 +144,116 @@ def test_the_bootstrap_is_reproducible_by_its_seed():
     )
     assert first == again
     assert first != other
+
+
+def slow_bootstrap(x_N, rng, draws):
+    """The ends of the interval, one resample at a time."""
+    means = []
+    for _ in range(draws):
+        drawn_N = x_N[rng.integers(len(x_N), size=len(x_N))]
+        means.append(drawn_N[0] + np.mean(drawn_N - drawn_N[0]))
+    return tuple(np.quantile(means, [0.025, 0.975]))
+
+
+@pytest.mark.parametrize("N", [2, 5, 10, 33])
+@pytest.mark.parametrize("room", [1, 64, statistics.ROOM])
+def test_the_bootstrap_draws_the_same_however_many_resamples_are_drawn_at_once(
+    N, room, monkeypatch
+):
+    monkeypatch.setattr(statistics, "ROOM", room)
+    x_N = np.random.default_rng(N).normal(size=N)
+    found = bootstrap_interval(x_N, np.random.default_rng(7), draws=101)
+    expected = slow_bootstrap(x_N, np.random.default_rng(7), 101)
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("df", "t"),
+    # Abramowitz & Stegun, table 26.10: |t| is as great in 5 % of all cases
+    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (9, 2.262), (10, 2.228),
+     (29, 2.045), (30, 2.042), (120, 1.980)],
+)  # fmt: skip
+def test_p_agrees_with_the_printed_table(df, t):
+    assert p_value(Estimate(t, 1.0), 0.0, df=df) == pytest.approx(0.05, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("df", "p"),
+    # t = sqrt(df), so theta = pi/4, sin = cos = 1/sqrt(2), sin cos = cos^2 = 1/2
+    [
+        (1, 1 / 2),  # 1 - 2/pi pi/4
+        (2, 1 - math.sqrt(1 / 2)),  # 1 - sin
+        (3, 1 / 2 - 1 / math.pi),  # 1 - 2/pi (pi/4 + 1/2)
+        (4, 1 - 5 / 4 * math.sqrt(1 / 2)),  # 1 - sin (1 + 1/2 1/2)
+        (5, 1 / 2 - 4 / (3 * math.pi)),  # 1 - 2/pi (pi/4 + 1/2 (1 + 2/3 1/2))
+        (6, 1 - 43 / 32 * math.sqrt(1 / 2)),  # 1 - sin (1 + 1/2 1/2 + 3/8 1/4)
+    ],
+)
+def test_the_hand_computed_p(df, p):
+    # given a mean 2 sqrt(df) above the value, with an error of 2
+    found = Estimate(10.0 + 2 * math.sqrt(df), 2.0)
+    assert p_value(found, 10.0, df=df) == pytest.approx(p, abs=1e-15)
+
+
+@pytest.mark.parametrize("df", [1, 2, 3, 8, 9, 50, 51])
+@pytest.mark.parametrize("t", [0.1, 1.0, 2.5])
+def test_p_is_what_the_density_leaves_outside(df, t):
+    # the slower formula: Simpson's rule over the density of t on [-t, t]
+    x = np.linspace(-t, t, 2001)
+    scale = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
+    density = scale * (1 + x**2 / df) ** (-(df + 1) / 2)
+    weights = np.r_[1, np.tile([4, 2], 999), 4, 1] * (x[1] - x[0]) / 3
+    assert p_value(Estimate(-t, 1.0), 0.0, df=df) == pytest.approx(1 - density @ weights, abs=1e-10)
+
+
+@pytest.mark.parametrize("df", [10**6, 10**6 + 1])
+def test_p_nears_that_of_the_normal_distribution_for_many_measurements(df):
+    # P(|z| >= 2) = erfc(sqrt(2)); t differs by terms of order 1/df
+    found = p_value(Estimate(2.0, 1.0), 0.0, df=df)
+    assert found == pytest.approx(math.erfc(math.sqrt(2)), abs=1e-6)
+
+
+def test_p_knows_what_has_no_spread_and_what_has_no_error():
+    assert p_value(Estimate(0.02, 0.0), 0.02, df=4) == 1.0
+    assert p_value(Estimate(0.03, 0.0), 0.02, df=4) == 0.0
+    assert p_value(Estimate(50.0, 1.0), 0.0, df=30) < 1e-14
+    assert p_value(Estimate(0.0, 1.0), 0.0, df=31) == 1.0
+    assert math.isnan(p_value(Estimate(1.0, nan), 0.0, df=1))
+    with pytest.raises(ValueError, match="df is 0; expected at least 1"):
+        p_value(Estimate(1.0, 1.0), 0.0, df=0)
+
+
+def test_the_hand_computed_correction():
+    # in order .005 .01 .03 .04, times 4 3 2 1: .02 .03 .06 .04, and the last may not fall to .04
+    corrected = holm(np.array([0.01, 0.04, 0.03, 0.005]))
+    assert corrected == pytest.approx([0.03, 0.06, 0.06, 0.02], abs=1e-15)
+
+
+def test_a_p_that_is_missing_is_not_counted_and_one_is_the_most():
+    # two tests: .3 2 = .6, and .7 1 = .7
+    assert holm(np.array([nan, 0.7, 0.3, nan])) == pytest.approx([nan, 0.7, 0.6, nan], nan_ok=True)
+    assert holm(np.array([0.9, 0.8, 0.6])).tolist() == [1.0, 1.0, 1.0]
+    assert holm(np.array([nan])) == pytest.approx([nan], nan_ok=True)
+    assert holm(np.array([])).tolist() == []
+
+
+@settings(deadline=None, max_examples=50)
+@given(p=st.lists(st.floats(0, 1), max_size=9), data=st.data())
+def test_the_correction_keeps_the_order_and_does_not_depend_on_it(p, data):
+    p_N = np.array(p)
+    order = data.draw(st.permutations(range(len(p))))
+    corrected_N = holm(p_N)
+    assert (holm(p_N[order]) == corrected_N[order]).all()
+    assert (np.diff(corrected_N[np.argsort(p_N, kind="stable")]) >= 0).all()
+    assert (
+        (corrected_N >= p_N) & (corrected_N <= np.minimum(1, len(p) * p_N.max(initial=0)))
+    ).all()
+
+
+@pytest.mark.parametrize("wrong", [np.array([0.5, 1.5]), np.array([-0.1]), np.zeros((1, 1))])
+def test_what_is_no_list_of_probabilities_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"expected a list of numbers in \[0, 1\]"):
+        holm(wrong)
 
 
 @pytest.mark.parametrize(

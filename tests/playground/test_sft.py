@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eva.errors import RunDirError
+from eva.errors import RecipeError, RunDirError
 from eva.playground.sft import FLOOR, WARMUP, rate, sft
 
 
@@ -72,3 +72,12 @@ def test_the_rate_rises_for_the_warm_up_and_falls_on_a_cosine():
     assert rates[600] == pytest.approx((1 + FLOOR) / 2)
     assert rates[-1] == pytest.approx(FLOOR, abs=1e-4)
     assert np.all(np.diff(rates[WARMUP:]) <= 0)
+
+
+def test_another_corpus_gives_another_model_and_an_unknown_one_is_refused(tmp_path):
+    for corpus in ("short", "broad"):
+        sft(tmp_path / corpus, steps=2, batch=8, seed=1, corpus=corpus)
+    short, broad = (contents(tmp_path / corpus) for corpus in ("short", "broad"))
+    assert short["model.safetensors"] != broad["model.safetensors"]
+    with pytest.raises(RecipeError, match="no corpus 'wide'; known: short, broad"):
+        sft(tmp_path / "wide", steps=1, corpus="wide")

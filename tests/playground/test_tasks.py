@@ -7,6 +7,7 @@ import pytest
 
 from eva.playground.domain import MOST_DIGITS, WORDS, canonical, score
 from eva.playground.tasks import (
+    BROAD,
     CORPUS,
     HARD,
     NOISE,
@@ -22,7 +23,7 @@ from eva.playground.tasks import (
 from eva.seeds import rng
 
 
-@pytest.mark.parametrize("mix", [X0, HARD, CORPUS], ids=["x0", "hard", "corpus"])
+@pytest.mark.parametrize("mix", [X0, HARD, CORPUS, BROAD], ids=["x0", "hard", "corpus", "broad"])
 def test_a_task_is_met_by_its_witness_and_uses_no_word_twice(mix):
     draws = rng(1, "tasks")
 
@@ -33,7 +34,7 @@ def test_a_task_is_met_by_its_witness_and_uses_no_word_twice(mix):
         assert len(witness) in mix.lengths
 
 
-@pytest.mark.parametrize("mix", [X0, HARD, CORPUS], ids=["x0", "hard", "corpus"])
+@pytest.mark.parametrize("mix", [X0, HARD, CORPUS, BROAD], ids=["x0", "hard", "corpus", "broad"])
 def test_the_number_of_constraints_has_the_probabilities_of_the_mix(mix):
     draws = rng(2, "tasks")
     total = 4000

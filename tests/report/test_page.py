@@ -1,10 +1,8 @@
 import json
 import re
 import shutil
-import subprocess
 import time
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -16,59 +14,11 @@ from eva.records import Child, Response, Rollout
 from eva.report import charts
 from eva.report.marks import shown
 from eva.report.page import page, picture
+from tests.report.elements import SCRIPTS, Elements, assert_harmless
 from tests.report.fake_runs import HOSTILE, write, write_json, write_run
 
-SCRIPTS = 3
-"""The specifications (data), the library and the page's own script."""
 BASE = 1_000_000
 """Upper bound of what every page carries: the library that draws the charts."""
-
-
-class Elements(HTMLParser):
-    """Every element of a page with its attributes, and the texts outside of scripts."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.inside = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        self.inside = tag if tag in ("script", "style") else self.inside
-
-    def handle_endtag(self, tag: str) -> None:
-        self.inside = "" if tag == self.inside else self.inside
-
-    def handle_data(self, data: str) -> None:
-        if not self.inside:
-            self.texts.append(data)
-
-    def comments(self) -> list[str]:
-        return [tag for tag, _ in self.found if tag == "!--"]
-
-    def count(self, tag: str) -> int:
-        return sum(found == tag for found, _ in self.found)
-
-
-def assert_harmless(text: str) -> Elements:
-    """The page fetches nothing and holds no element or handler that a run smuggled in."""
-    elements = Elements(text)
-    assert elements.count("script") == SCRIPTS and elements.count("style") == 1
-    allowed = {"html head meta link title style body header p h1 span ul li i b em code a nav main "
-               "section h2 h3 div table thead tr th tbody td small br sub details summary figure "
-               "figcaption svg rect circle ins del noscript footer script"}  # fmt: skip
-    assert {tag for tag, _ in elements.found} <= set(" ".join(allowed).split())
-    for tag, attributes in elements.found:
-        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
-        for name in ("src", "href", "srcset", "action", "data", "poster", "background"):
-            value = attributes.get(name) or "#"
-            assert value.startswith("#") or value == "data:,", (tag, attributes)
-    style = text[text.index("<style>") : text.index("</style>")]
-    assert "@import" not in style and "url(" not in style and "@font-face" not in style
-    return elements
 
 
 def test_a_page_of_several_runs_is_whole_and_fetches_nothing(three_runs: list[Path]) -> None:
@@ -219,19 +169,3 @@ def test_a_page_of_the_playground_is_small_and_made_quickly(tmp_path: Path) -> N
     text = page(runs)
     assert len(text.encode()) < 3_000_000
     assert time.perf_counter() - begin < 20  # about 3 s on an idle machine
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-def test_a_browser_draws_every_visible_chart_and_runs_nothing_else(
-    tmp_path: Path, hostile_runs: list[Path]
-) -> None:
-    path = tmp_path / "page.html"
-    path.write_text(page(hostile_runs[:1]), encoding="utf-8")
-    options = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
-    options += " --disable-background-networking --disable-component-update"
-    command = ["chromium", *options.split(), f"--user-data-dir={tmp_path / 'profile'}",
-               "--virtual-time-budget=5000", "--dump-dom", f"file://{path}"]  # fmt: skip
-    dumped = subprocess.run(command, capture_output=True, timeout=120, check=True).stdout.decode()
-    visible = re.findall(r'data-chart="[^"]+"[^>]*data-drawn="yes"', dumped)
-    assert len(visible) == 14  # 4 rewards, 4 of the prompts, 2 of the creator, 4 of the learner
-    assert len(re.findall(r'<svg[^>]* class="marks"', dumped)) == len(visible)

@@ -12,7 +12,7 @@ import traceback
 import typer
 
 from eva import __version__
-from eva.cli import check, export, new, play, report, serve, show
+from eva.cli import check, export, new, play, report, serve, show, study
 from eva.cli.out import STOPPED
 from eva.cli.playground import app as playground
 from eva.errors import EvaError, RecipeError
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command("new")(new.new)
 app.command("check")(check.check)
 app.command("run")(play.run)
+app.command("study")(study.study)
 app.command("show")(show.show)
 app.command("report")(report.report)
 app.command("export")(export.export)

@@ -1,15 +1,19 @@
-"""How sure a measured number is: standard errors, paired differences, intervals, win rates.
+"""How sure a measured number is: standard errors, paired differences, intervals, tests, win rates.
 
 Measurements are finite: what is missing is counted by the caller and left out before. One
 measurement has no standard error: NaN, never 0.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eva.protocols import Floats
+
+ROOM = 2**18
+"""Measurements that the bootstrap draws at once: a few MiB, however many resamples there are."""
 
 
 class Estimate(NamedTuple):
@@ -156,9 +160,94 @@ def bootstrap_interval(
     N = len(x_N)
     if N == 1:
         return float("nan"), float("nan")
-    means = [_mean(x_N[rng.integers(N, size=N)]) for _ in range(draws)]
+    rows = max(1, ROOM // N)
+    sizes = [min(rows, draws - begin) for begin in range(0, draws, rows)]
+    means = np.concatenate([_means(x_N[rng.integers(N, size=(size, N))]) for size in sizes])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def p_value(found: Estimate, value: float, *, df: int) -> float:
+    r"""Student's two-sided p: the chance of a t as far from 0, or farther, if the mean is `value`.
+
+    ::
+
+        t = (m - value) / error,    theta = arctan(|t| / sqrt(df))
+
+        p = 1 - 2/pi (theta + sin(theta) (cos(theta) + 2/3 cos^3(theta) + ...
+                + (2 4 ... (df-3)) / (3 5 ... (df-2)) cos^(df-2)(theta)))          df odd
+        p = 1 - sin(theta) (1 + 1/2 cos^2(theta) + ...
+                + (1 3 ... (df-3)) / (2 4 ... (df-2)) cos^(df-2)(theta))           df even
+
+    Source: Milton Abramowitz and Irene Stegun, "Handbook of Mathematical Functions" (1964),
+    equations 26.7.3 and 26.7.4. The sums are finite and so exact; 1 - ... leaves an error of about
+    1e-15, so a p below 1e-14 says no more than that.
+
+    Args:
+        found: A mean and its standard error, e.g. of paired differences.
+        value: The mean that is tested, in the same unit.
+        df: Degrees of freedom, >= 1: of N measurements or pairs, N - 1.
+
+    Returns:
+        p in [0, 1]; NaN if the error is NaN. Without any spread it is 0, or 1 if the mean is
+        `value` exactly.
+
+    Raises:
+        ValueError: df < 1.
+
+    Examples:
+        >>> round(p_value(Estimate(1.0, 1.0), 0.0, df=1), 9)  # theta = pi/4
+        0.5
+    """
+    if df < 1:
+        raise ValueError(f"df is {df}; expected at least 1, one less than there are measurements")
+    if math.isnan(found.error):
+        return float("nan")
+    theta = math.atan2(abs(found.mean - value), found.error * math.sqrt(df))
+    sin, cos = math.sin(theta), math.cos(theta)
+    odd = df % 2
+    j = np.arange(1, df // 2, dtype=np.float64)
+    factors = (2 * j - 1 + odd) / (2 * j + odd) * cos**2
+    total = float(1 + np.cumprod(factors).sum()) if df > 1 else 0.0
+    inside = 2 / math.pi * (theta + sin * cos * total) if odd else sin * total
+    return min(1.0, max(0.0, 1 - inside))
+
+
+def holm(p_N: Floats) -> Floats:
+    r"""Each p corrected for being one of many: Holm's step-down correction.
+
+    ::
+
+        p_(1) <= p_(2) <= ... <= p_(M)
+        corrected_(k) = max over j <= k of min(1, (M - j + 1) p_(j))
+
+    If all whose corrected p lies below 0.05 are called real, the chance that any of them is not
+    real is at most 5 %, however the tests depend on each other.
+
+    Source: Sture Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian
+    Journal of Statistics 6 (1979), 65-70.
+
+    Args:
+        p_N: Shape [N], each in [0, 1]; NaN where there is no test, which counts for nothing.
+
+    Returns:
+        Shape [N], each in [p, 1], in the order of p; NaN stays.
+
+    Raises:
+        ValueError: Wrong shape, or a p outside [0, 1].
+
+    Examples:
+        >>> holm(np.array([0.5, 0.125])).tolist()  # 2 * 0.125, then 1 * 0.5
+        [0.5, 0.25]
+    """
+    p_N = np.asarray(p_N, dtype=np.float64)
+    if p_N.ndim != 1 or ((p_N < 0) | (p_N > 1)).any():
+        raise ValueError(f"p is {p_N.tolist()}; expected a list of numbers in [0, 1]")
+    corrected_N = np.full(p_N.shape, np.nan)
+    order_M = np.argsort(p_N, kind="stable")[: np.count_nonzero(~np.isnan(p_N))]
+    times_M = np.arange(len(order_M), 0, -1)
+    corrected_N[order_M] = np.minimum(1.0, np.maximum.accumulate(times_M * p_N[order_M]))
+    return corrected_N
 
 
 def win_rate(a_N: Floats, b_N: Floats) -> Estimate:
@@ -192,6 +281,13 @@ def win_rate(a_N: Floats, b_N: Floats) -> Estimate:
 def _mean(x_N: Floats) -> float:
     """Mean as first measurement plus mean excess: exact where all are equal."""
     return float(x_N[0] + np.mean(x_N - x_N[0]))
+
+
+def _means(x_B_N: Floats) -> Floats:
+    """`_mean` of each row."""
+    first_B_1 = x_B_N[:, :1]
+    means_B: Floats = first_B_1[:, 0] + np.mean(x_B_N - first_B_1, axis=1)
+    return means_B
 
 
 def _checked(x_N: Floats) -> Floats:

@@ -19,10 +19,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GPT2LMHeadModel
 
 from eva import seeds
-from eva.errors import RunDirError
+from eva.errors import RecipeError, RunDirError
 from eva.playground.domain import Constraints, Digits, render
 from eva.playground.policy import ANSWER, BOS, EOS, VOCABULARY, make_model, make_tokenizer
-from eva.playground.tasks import draw_demonstration
+from eva.playground.tasks import CORPORA, Mix, draw_demonstration
 from eva.protocols import Floats, Progress
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ def sft(
     steps: int = 8000,
     batch: int = 64,
     seed: int = 0,
+    corpus: str = "short",
     progress: Progress | None = None,
 ) -> Floats:
     """Train theta_0 and write it to `out` in Hugging Face format; the same seed, the same bytes.
@@ -58,7 +59,8 @@ def sft(
         out: A folder that is empty or does not exist.
         steps: Optimiser steps.
         batch: Demonstrations in a step.
-        seed: Names the first weights and the corpus.
+        seed: Names the first weights and the demonstrations.
+        corpus: A key of `tasks.CORPORA`: the distribution of the demonstrations.
         progress: Told "sft", the steps done and all steps.
 
     Returns:
@@ -66,14 +68,17 @@ def sft(
 
     Raises:
         RunDirError: `out` holds files already.
+        RecipeError: There is no such corpus.
     """
+    if corpus not in CORPORA:
+        raise RecipeError(f"there is no corpus {corpus!r}; known: {', '.join(CORPORA)}")
     if out.exists() and any(out.iterdir()):
         raise RunDirError(f"{out} is not empty; give a new folder for the checkpoint")
     model = make_model(seeds.child(seed, "playground", "sft", "weights"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        losses = _train(model, steps, batch, seed, progress)
+        losses = _train(model, CORPORA[corpus], steps, batch, seed, progress)
     finally:
         torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
@@ -105,7 +110,12 @@ def encode(constraints: Constraints, y: Digits) -> tuple[list[int], int]:
 
 
 def _train(
-    model: GPT2LMHeadModel, steps: int, batch: int, seed: int, progress: Progress | None
+    model: GPT2LMHeadModel,
+    corpus: Mix,
+    steps: int,
+    batch: int,
+    seed: int,
+    progress: Progress | None,
 ) -> Floats:
     rng = seeds.rng(seed, "playground", "sft", "corpus")
     optimiser = torch.optim.AdamW(model.parameters(), lr=PEAK)
@@ -113,7 +123,7 @@ def _train(
     losses = np.empty(steps)
     model.train()
     for step in range(steps):
-        loss = _loss(model, [encode(*draw_demonstration(rng)) for _ in range(batch)])
+        loss = _loss(model, [encode(*draw_demonstration(rng, corpus)) for _ in range(batch)])
         optimiser.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)

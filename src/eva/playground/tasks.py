@@ -50,6 +50,11 @@ HARD = Mix({4: 0.40, 5: 0.35, 6: 0.25}, range(5, 11), zipf=0.0)
 CORPUS = Mix({1: 0.40, 2: 0.35, 3: 0.20, 4: 0.05}, range(2, 11), zipf=0.0)
 """What theta_0 learns from: mostly simple prompts, so that HARD lies nearly outside."""
 
+BROAD = Mix({1: 0.25, 2: 0.25, 3: 0.20, 4: 0.15, 5: 0.10, 6: 0.05}, range(2, 11), zipf=0.0)
+"""A corpus that has seen hard prompts too: a theta_0 that starts nearer to HARD."""
+CORPORA = {"short": CORPUS, "broad": BROAD}
+"""What theta_0 can be made from."""
+
 NOISE = 0.4
 """Share of the demonstrations that are corrupted."""
 
@@ -119,12 +124,14 @@ def _walk(free: Sequence[int], rng: np.random.Generator) -> list[int]:
     return digits
 
 
-def draw_demonstration(rng: np.random.Generator) -> tuple[Constraints, Digits]:
+def draw_demonstration(
+    rng: np.random.Generator, corpus: Mix = CORPUS
+) -> tuple[Constraints, Digits]:
     """A prompt of the corpus with an answer of mixed quality.
 
     The answer is the witness; with probability `NOISE` it suffers 1 to 3 random edits.
     """
-    constraints, y = draw_task(CORPUS, rng)
+    constraints, y = draw_task(corpus, rng)
     if rng.random() < NOISE:
         for _ in range(pick((1, 2, 3), rng)):
             y = edited(y, rng)

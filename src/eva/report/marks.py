@@ -39,6 +39,11 @@ def shown(text: str) -> Markup:
     return Markup("").join(parts)
 
 
+def inert(text: str) -> str:
+    """A text for an attribute or a title, with what `shown` writes out as code points."""
+    return _HIDDEN.sub(lambda found: f"U+{ord(found.group()):04X}", text)
+
+
 def clipped(text: str, preview: int = PREVIEW, whole: int = WHOLE) -> Markup:
     """A text whose beginning is shown and whose rest opens, up to a limit."""
     if len(text) <= preview + SLACK:

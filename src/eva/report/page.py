@@ -1,21 +1,12 @@
-"""The page: run directories in, one HTML text out that needs nothing but a browser."""
+"""The page of runs: run directories in, one HTML text out that needs nothing but a browser."""
 
-import base64
-import functools
-import hashlib
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-import jinja2
-import vl_convert
-from markupsafe import Markup
-
 from eva.reading import Round, Run, read_runs
-from eva.report import charts, compared, families, marks, measures
+from eva.report import charts, compared, families, measures
+from eva.report.sheet import Charts, Figure, sheet
 
 METRICS = {
     "reward": "mean reward",
@@ -23,23 +14,6 @@ METRICS = {
     "win_rate": "win rate against θ₀",
 }
 """Metrics of the held-out sets, in words."""
-
-SPELLED = {2: "Two", 3: "Three", 4: "Four", 5: "Five", 6: "Six"}
-"""Small numbers at the beginning of a sentence."""
-
-_ENDS_SCRIPT = re.compile(r"</script|<script|<!--", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart with its caption."""
-
-    id: str
-    """Its key among the specifications."""
-    title: str
-    """What is drawn."""
-    note: str = ""
-    """How to read it."""
 
 
 @dataclass(frozen=True)
@@ -54,38 +28,19 @@ class Story:
     roots: tuple[families.Node, ...]
 
 
-class Charts:
-    """The specifications of the page, collected while the sections are made."""
-
-    def __init__(self) -> None:
-        self.specs: dict[str, charts.Spec] = {}
-
-    def figure(self, spec: charts.Spec, title: str, note: str = "") -> Figure:
-        """Keep a specification; the figure that shows it."""
-        name = f"chart-{len(self.specs)}"
-        self.specs[name] = spec
-        return Figure(name, title, note)
-
-
-def page(runs: Sequence[Path]) -> str:
+def page(runs: Sequence[Path], *, watched: bool = False) -> str:
     """One self-contained HTML page about one or several runs; it fetches nothing.
 
     Args:
         runs: Run directories, finished or not.
+        watched: Whether `eva report --watch` serves it, so that it asks for its next state.
 
     Raises:
         RunDirError: A folder is no run directory, or a file in it is damaged.
     """
     drawn = Charts()
     fields = _fields(read_runs(runs), drawn)
-    scripts = [Markup(_bundle()), Markup(_part("page.js"))]
-    return _template().render(
-        **fields,
-        css=Markup(_part("page.css")),
-        specs=_json(drawn.specs),
-        scripts=scripts,
-        allowed=" ".join(_digest(script) for script in scripts),
-    )
+    return sheet("page.html.j2", fields, drawn, watched=watched)
 
 
 def picture(runs: Sequence[Path]) -> str:
@@ -124,6 +79,7 @@ def _fields(runs: Sequence[Run], drawn: Charts) -> dict[str, object]:
         "settings": compared.settings(runs),
         "facts": compared.facts(runs),
         "limits": families,
+        "unfinished": [_unfinished(run) for run in runs],
     }
 
 
@@ -203,48 +159,3 @@ def _unfinished(run: Run) -> str:
     if last is not None and not last.finished and last.stage not in (None, "pool"):
         said += f"; round {last.number} has got as far as “{last.stage}”"
     return said
-
-
-def _template() -> jinja2.Template:
-    house = jinja2.Environment(
-        loader=jinja2.PackageLoader("eva.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    house.filters["shown"] = marks.shown
-    house.filters["number"] = marks.number
-    house.filters["signed"] = marks.signed
-    house.filters["spelled"] = lambda count: SPELLED.get(count, str(count))
-    house.filters["unfinished"] = _unfinished
-    house.globals["colour"] = charts.colour
-    house.globals["fates"] = charts.FATES
-    return house.get_template("page.html.j2")
-
-
-def _part(name: str) -> str:
-    return resources.files("eva.report").joinpath(name).read_text(encoding="utf-8")
-
-
-@functools.cache
-def _bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script."""
-    script = vl_convert.javascript_bundle(
-        "window.vegaEmbed = vegaEmbed;", vl_version=charts.version()
-    )
-    assert not _ENDS_SCRIPT.search(script), "the bundle would end its own script element"
-    return script.replace("\r\n", "\n")
-
-
-def _digest(script: str) -> str:
-    """How a content security policy names a script that may run."""
-    return "'sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() + "'"
-
-
-def _json(value: object) -> Markup:
-    """JSON that cannot end its script element, whatever texts it holds."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    for sign in "<>&":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return Markup(text)
