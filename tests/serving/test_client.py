@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,7 @@ import pytest
 
 from eva.errors import BackEndError
 from eva.parts.policies import Price
-from eva.serving.answers import Account, accounts
+from eva.serving.answers import Account, Answers, accounts
 from eva.serving.client import Client, Replied, Settings, call
 from eva.serving.sending import Failed
 from tests.serving.proxy import (
@@ -337,6 +338,20 @@ def test_two_processes_on_one_cache_are_safe(tmp_path):
         found = accounts(tmp_path)["http m"]
     assert found.requests == len(upstream.bodies)
     assert found.requests + found.hits == 2 * 600
+
+
+def test_a_new_cache_waits_for_another_process_that_opens_it_too(tmp_path):
+    other = sqlite3.connect(tmp_path / "answers.sqlite", isolation_level=None)
+    other.execute("begin immediate")  # as where the other one makes its tables
+    opening = threading.Thread(target=lambda: Answers(tmp_path, "http m").close())
+    opening.start()
+    time.sleep(0.1)
+    other.execute("rollback")
+    other.close()
+    opening.join()
+
+    Answers(tmp_path, "http m").close()
+    assert accounts(tmp_path) == {}
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path, upstream):

@@ -6,6 +6,7 @@ few again. (A crash of the whole machine may take the last seconds too; the file
 
 import hashlib
 import sqlite3
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -181,11 +182,24 @@ def _opened(folder: Path | None) -> sqlite3.Connection:
         folder.mkdir(parents=True, exist_ok=True)
     place = ":memory:" if folder is None else str(folder / FILE)
     db = sqlite3.connect(place, isolation_level=None, timeout=PATIENCE)
-    db.execute("pragma journal_mode = wal")
+    _keep_a_log(db)
     db.execute("pragma synchronous = normal")
     db.execute(f"pragma wal_autocheckpoint = {WAL_PAGES}")
     db.executescript(TABLES)
     return db
+
+
+def _keep_a_log(db: sqlite3.Connection) -> None:
+    """Have commits go to a log; sqlite does not wait where another process does so just now."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            db.execute("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+        time.sleep(0.01)
 
 
 def _compressed(body: bytes) -> bytes:
