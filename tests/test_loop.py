@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from eva import build, loop, toy
-from eva.records import Child, Prompt, Rollout, ScoredPrompt
+from eva.errors import RecipeError
+from eva.records import Checkpoint, Child, Prompt, Rollout, ScoredPrompt
 from eva.start import quiet, run_recipe
-from eva.store import held, read_records
-from tests.world import contents, killed_at, played, recipe
+from eva.store import RunDir, held, read_records
+from tests.world import contents, killed_at, online_recipe, played, recipe
 
 
 def stage(path: Path, t: int, name: str, kind):
@@ -333,3 +334,22 @@ def test_newborns_in_the_batch_are_drawn_not_taken_from_the_front(tmp_path):
     used = [p.id for p in stage(path, 1, "batch", Prompt) if p.id in set(born)]
     assert len(used) == 32
     assert set(used) != set(born[:32])
+
+
+def test_from_scratch_every_update_starts_at_theta_0(tmp_path):
+    played(tmp_path / "run", "learn_from=theta_0")
+    answers = stage(tmp_path / "run", 0, "lessons", Rollout)[0].policy
+    for t in range(3):
+        lessons = stage(tmp_path / "run", t, "lessons", Rollout)
+        (after,) = stage(tmp_path / "run", t, "checkpoint", Checkpoint)
+        # The toy's skill is 0 at theta_0, and an update adds the mean margin of its lessons.
+        learnt = toy.skill_of(RunDir(tmp_path / "run", quiet).located(after))
+        assert learnt == pytest.approx(toy.mean_margin(lessons))
+        # What answers is what was learnt last.
+        assert {r.policy for r in lessons} == {answers}
+        answers = after.id
+
+
+def test_what_samples_for_itself_cannot_learn_from_scratch():
+    with pytest.raises(RecipeError, match="learn_from is last"):
+        online_recipe("learn_from=theta_0")

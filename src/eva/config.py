@@ -5,7 +5,7 @@ by its key `kind`. Unknown keys are refused. Every default is a choice, and its 
 the field. This is data alone: it imports no plug-in, and `eva.build` turns parts into objects.
 """
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -114,6 +114,9 @@ class Recipe(Part):
     """The creator; null trains on given prompts only."""
     learner: LearnerPart
     """The solver's update."""
+    learn_from: Literal["last", "theta_0"] = "last"
+    """Where the update of a round starts, which is also its reference: the checkpoint that answered
+    (the paper's), or theta_0 again, "from scratch", on what the later checkpoint answered."""
     evaluate: Evaluate | None = None
     """What is measured on the way; null for nothing."""
 
@@ -175,6 +178,11 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _creator_fits_learner(self) -> Self:
         is_online = isinstance(self.learner, Online | ToyOnline)
+        if is_online and self.learn_from != "last":
+            raise ValueError(
+                f"learner kind {self.learner.kind!r} learns from what it has just sampled, so "
+                "learn_from is last; theta_0 is for learners that take lessons"
+            )
         if self.creator is not None and isinstance(self.creator, StreamCreator) != is_online:
             needed = "stream" if is_online else "rounds"
             raise ValueError(

@@ -124,6 +124,8 @@ class Game:
     """The solver's update: on a round's lessons, or mini-batch by mini-batch."""
     rounds: int
     """How many rounds are played."""
+    from_scratch: bool = False
+    """Whether each round's update starts at theta_0 instead of the checkpoint that answered."""
     seed: int = 1
     """Names every random draw."""
     n: int = 6

@@ -80,7 +80,8 @@ def play(game: Game, learner: Learner, state: RunState, folder: RunDir) -> RunSt
         solved = room.chunks("solved", Rollout, untried, answer, game.chunk)
     lessons = room.whole("lessons", Rollout, blend, batch, tried, solved)
     release(game)
-    checkpoint = learn(learner, state, lessons, folder)
+    start = game.theta_0 if game.from_scratch else state.checkpoint
+    checkpoint = learn(learner, start, state, lessons, folder)
     after = RunState(
         round=t + 1,
         seed=state.seed,
@@ -119,15 +120,19 @@ def born_before(t: int, folder: RunDir) -> list[Prompt]:
 
 
 def learn(
-    learner: Learner, state: RunState, lessons: Sequence[Rollout], folder: RunDir
+    learner: Learner,
+    start: Checkpoint,
+    state: RunState,
+    lessons: Sequence[Rollout],
+    folder: RunDir,
 ) -> Checkpoint:
-    """The solver's step: theta_{t+1}, learnt from theta_t, which is also the reference."""
+    """The solver's step: theta_{t+1}, learnt from `start`, which is also the reference."""
     room, seed = folder.room(state.round), seeds.child(state.seed, "learn", state.round)
 
     def learnt() -> list[Checkpoint]:
         out = room.folder("learn")
         with plug_in("learner"):
-            checkpoint = learner(folder.located(state.checkpoint), lessons, out=out, seed=seed)
+            checkpoint = learner(folder.located(start), lessons, out=out, seed=seed)
         settle(out)
         return [folder.relative(checked_checkpoint(checkpoint))]
 

@@ -88,6 +88,7 @@ def game(recipe: Recipe, here: Path, cache: Path | None = None) -> Game:
         reward=trained,
         learner=learner(recipe, here),
         rounds=recipe.rounds,
+        from_scratch=recipe.learn_from == "theta_0",
         seed=recipe.seed,
         n=recipe.n,
         sampling=recipe.sampling,
