@@ -112,3 +112,10 @@ def test_differences_are_a_figure_where_some_were_measured():
 def test_files_have_names_that_every_system_can_store():
     found = findings(name="a b", rows=(row(), row(minus="new")))
     assert pictures_of(found)[0].file == "a-b-differences.svg"
+
+
+def test_how_settings_were_chosen_is_told():
+    assert findings(tuned_by="r").choice == "the greatest mean of r"
+    one = findings(tuned_by="r", tuned_within=1.0).choice
+    assert one == "the first within one standard error of the greatest mean of r"
+    assert "within 0.5 standard errors of" in findings(tuned_by="r", tuned_within=0.5).choice

@@ -172,8 +172,23 @@ class Findings(Record):
     """The grids."""
     tuned_by: str | None = None
     """The metric that settings are chosen by; None without a grid."""
+    tuned_within: float = 0.0
+    """Standard errors within which settings count as equal."""
     cells: tuple[Cell, ...]
     """The runs."""
+
+    @property
+    def choice(self) -> str:
+        """By what a setting was chosen, in words."""
+        best = f"the greatest mean of {self.tuned_by}"
+        if not self.tuned_within:
+            return best
+        errors = (
+            "one standard error"
+            if self.tuned_within == 1
+            else (f"{self.tuned_within:g} standard errors")
+        )
+        return f"the first within {errors} of {best}"
 
 
 class Made(Record):

@@ -269,6 +269,18 @@ def test_the_setting_with_the_greatest_mean_is_chosen():
     assert found[0].value == table.measured([0.1, 0.5])
 
 
+def test_within_a_standard_error_of_the_greatest_mean_the_first_of_the_grid_is_chosen():
+    # given n = 3 best with .5 +- .1 (of .4 and .6), and n = 2 at .41 or at .39
+    for first, n in (([0.41, 0.41], 2), ([0.39, 0.39], 3)):
+        played = tries("new", {2: first, 3: [0.4, 0.6]})
+        assert table.chosen(asked(tune=GRID | {"within": 1}), played) == {("new", ()): {"n": n}}
+        assert table.chosen(asked(tune=GRID), played) == {("new", ()): {"n": 3}}
+    # given one seed there is no error, and the greatest mean wins
+    alone = asked(tune={**GRID, "seeds": [8], "within": 1})
+    played = [one for one in tries("new", {2: [0.4, 0], 3: [0.5, 0]}) if one.seed == 8]
+    assert table.chosen(alone, played) == {("new", ()): {"n": 3}}
+
+
 def test_runs_of_the_table_choose_nothing():
     study = asked(tune=GRID)
     played = tries("new", {2: [0.1, 0.1], 3: [0.4, 0.4]})

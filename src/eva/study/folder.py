@@ -63,7 +63,7 @@ def must_be_same(standing: Study, coming: Study, home: Path) -> None:
     rows = [
         f"{key} is {a.get(key, 'absent')} there and {b.get(key, 'absent')} here"
         for key in dict.fromkeys((*a, *b))
-        if a.get(key) != b.get(key) and key != "tune.by"
+        if a.get(key) != b.get(key) and key not in ("tune.by", "tune.within")
     ]
     for factor, levels in standing.factors.items():
         first, before = next(iter(coming.factors.get(factor, levels))), next(iter(levels))

@@ -35,6 +35,7 @@ def findings(study: Study, played: Sequence[Played]) -> Findings:
         lines=tuple(table.lines(study, results)),
         tuned=tuple(table.tuned(study, played)),
         tuned_by=study.tune.by if study.tune else None,
+        tuned_within=study.tune.within if study.tune else 0.0,
         cells=tuple(_cell(one) for one in played),
     )
 

@@ -196,7 +196,7 @@ def _grid(findings: Findings) -> Iterator[str]:
         for one in findings.tuned
     ]  # fmt: skip
     table = _table([*factors, "arm", *keys, by, "runs", ""], rows, left=len(factors) + 1)
-    yield _folded(f"Settings tried on {seeds}; the greatest mean of {by} is chosen", table)
+    yield _folded(f"Settings tried on {seeds}; {findings.choice} is chosen", table)
 
 
 def _spent(findings: Findings) -> Iterator[str]:

@@ -118,7 +118,12 @@ class Tune(Part):
     """Keys with lists of values, which are crossed, or a list of changes; keys are dotted."""
     by: str
     """The held-out metric at the end of a run whose greatest mean wins; among equals, the first of
-    the grid."""
+    the grid (in a list of values, the last key turns fastest)."""
+    within: float = Field(default=0.0, ge=0.0)
+    """Standard errors of the greatest mean within which a setting counts as its equal. With 0 the
+    greatest mean wins; 1 is the one-standard-error rule (Leo Breiman et al., "Classification and
+    Regression Trees", 1984), for grids that are written from gentle to bold: of few noisy seeds the
+    greatest mean is often the boldest."""
     over: tuple[Name, ...] = ()
     """Factors in each level of which an arm is tuned anew; the others stand at their first one."""
 

@@ -101,9 +101,9 @@ def tuned(study: Study, played: Sequence[Played]) -> list[Tuned]:
 def chosen(study: Study, played: Sequence[Played]) -> dict[Tuning, Setting]:
     """The setting of each arm, in each level of the factors that it is tuned over.
 
-    The greatest mean of `tune.by` on the tuning seeds; of equal ones the first of the grid. Our
-    choice: a setting that failed on a seed is no choice while another failed on fewer, for what
-    is left of it are the seeds on which it went well.
+    The greatest mean of `tune.by` on the tuning seeds; of those that are within `tune.within` of
+    its standard errors the first of the grid. Our choice: a setting that failed on a seed is no
+    choice while another failed on fewer, for what is left of it are the seeds on which it went well.
 
     Args:
         study: The study.
@@ -119,8 +119,10 @@ def chosen(study: Study, played: Sequence[Played]) -> dict[Tuning, Setting]:
     found = {}
     for at, _, tried in _grids(study, played):
         most = max(value.runs for _, value in tried)
-        whole = [(value.mean, setting) for setting, value in tried if value.runs == most]
-        found[at] = max(whole, key=lambda pair: pair[0])[1]
+        whole = [(value, setting) for setting, value in tried if value.runs == most]
+        best = max((value for value, _ in whole), key=lambda value: value.mean)
+        least = best.mean - study.tune.within * (best.error or 0.0)
+        found[at] = next(setting for value, setting in whole if value.mean >= least)
     return found
 
 
