@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from eva import recipe as recipes
+from eva.study import load, planned
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -36,10 +37,22 @@ def test_python_on_a_page_runs(text, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
-def test_yaml_on_a_page_is_part_of_a_sound_recipe(text, tmp_path):
+def test_yaml_on_a_page_is_part_of_a_sound_recipe_or_a_sound_study(text, tmp_path):
+    (tmp_path / "r.yaml").write_text(text)
+    if "\narms:" in text:
+        study = load(tmp_path / "r.yaml")
+        assert planned(study, tmp_path / "home", tmp_path).tabled
+        return
     part = yaml.safe_load(text)
     (tmp_path / "r.yaml").write_text(yaml.safe_dump({"base": "playground-eva", **part}))
     recipes.load(str(tmp_path / "r.yaml"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_study_that_ships_is_sound(path, tmp_path):
+    study = load(path)
+    assert study.name == path.stem
+    assert planned(study, tmp_path / "home", path.parent).tabled
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)

@@ -80,7 +80,7 @@ class Browser:
     def until(self, claim: str) -> None:
         """Wait until an expression is true on the page."""
         end = time.monotonic() + PATIENCE
-        while not self.js(claim):
+        while not self.js(f"Boolean({claim})"):
             assert time.monotonic() < end, f"{claim} did not become true"
             time.sleep(0.05)
 

@@ -121,7 +121,7 @@ def test_a_figure_of_differences_has_room_for_its_names_in_a_narrow_window(chrom
     assert chromium.js(share) > 0.3
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("text", [*HOSTILE, "W" * 300])
 def test_hostile_texts_are_seen_and_do_not_run(chromium, tmp_path, text):
     run = write_run(tmp_path / "run", "eva", 2, prompts=4, keep=1.0)
     recipe = (run / "recipe.yaml").read_text()
@@ -129,8 +129,9 @@ def test_hostile_texts_are_seen_and_do_not_run(chromium, tmp_path, text):
     study = write_findings(tmp_path / "study", hostile_findings(text))
     for html in (study_page(study), page([run])):
         (tmp_path / "page.html").write_text(html, encoding="utf-8")
-        chromium.open((tmp_path / "page.html").as_uri())
+        chromium.open((tmp_path / "page.html").as_uri(), 360)
         chromium.js("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+        assert chromium.js("document.documentElement.scrollWidth") == 360
         chromium.js("document.querySelectorAll('main *').forEach((part) => part.click?.())")
         assert chromium.complaints() == []
         assert [a for a in chromium.requests() if not a.startswith(("data:", "file:"))] == []

@@ -271,7 +271,7 @@ def test_a_study_without_findings_tells_how_far_its_runs_are(tmp_path):
     (tmp_path / "cells/new--graded--64/lr=0.0005/seed1/rounds/002/metrics.json").unlink()
     html = page(tmp_path)
     said = words(html)
-    assert "1 of 78 runs are finished, 0 are running, 1 has stopped or failed." in said
+    assert "1 of 78 runs are finished, 0 are running, 1 has stopped or failed (" in said
     assert "cells/new--graded--64/lr=0.0005/seed1 2 of 3 rounds; stopped or failed" in said
     assert '<progress max="78" value="1"' in html
     assert "Where the arms ended" not in said

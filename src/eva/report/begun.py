@@ -133,7 +133,7 @@ def _going(path: Path, folder: Path, watched: bool) -> Going:
     is_running = _is_held(folder / "logs" / "study.log")
     rounds = _plan(folder / "recipe.yaml").get("rounds")
     ended = len(list(folder.glob("rounds/*/metrics.json")))
-    said = "running" if is_running else "stopped or failed; logs/study.log has what it printed"
+    said = "running" if is_running else "stopped or failed"
     return Going(
         path=folder.relative_to(path).as_posix(),
         said=f"{ended} of {rounds} rounds; {said}" if rounds else said,

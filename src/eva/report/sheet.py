@@ -64,13 +64,17 @@ def sheet(
     """
     names = ["page.js", "live.js"] if watched else ["page.js"]
     scripts = [Markup(_bundle()), *(Markup(_part(name)) for name in names)]
-    return _template(template).render(
-        **fields,
-        css=Markup(_part("page.css")),
-        specs=_json(drawn.specs),
-        scripts=scripts,
-        allowed=" ".join(_digest(script) for script in scripts),
-        watched=watched,
+    return (
+        _house()
+        .get_template(template)
+        .render(
+            **fields,
+            css=Markup(_part("page.css")),
+            specs=_json(drawn.specs),
+            scripts=scripts,
+            allowed=" ".join(_digest(script) for script in scripts),
+            watched=watched,
+        )
     )
 
 
@@ -83,7 +87,14 @@ def _inert(part: JsonValue) -> JsonValue:
     return marks.inert(part) if isinstance(part, str) else part
 
 
-def _template(name: str) -> jinja2.Template:
+def warm() -> None:
+    """Prepare what every page needs, which takes a second or two."""
+    _bundle()
+    _house()
+
+
+@functools.cache
+def _house() -> jinja2.Environment:
     house = jinja2.Environment(
         loader=jinja2.PackageLoader("eva.report", "."),
         autoescape=True,
@@ -101,7 +112,7 @@ def _template(name: str) -> jinja2.Template:
     }
     house.filters |= filters
     house.globals |= {"colour": charts.colour, "fates": charts.FATES}
-    return house.get_template(name)
+    return house
 
 
 def _part(name: str) -> str:

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 from eva.errors import BackEndError, EvaError, RunDirError
 from eva.report import page, studied
 from eva.report.begun import PAGE, RUN_FILES, cells, has_page, is_study
-from eva.report.sheet import Charts, sheet
+from eva.report.sheet import Charts, sheet, warm
 
 HOST = "127.0.0.1"
 """Where it listens; no other machine can reach it."""
@@ -129,6 +129,7 @@ def server(paths: Sequence[Path], port: int) -> ThreadingHTTPServer:
     """
     for path in paths:
         _check_may_grow(path)
+    warm()
     try:
         return ThreadingHTTPServer((HOST, port), _handler(Watch(paths)))
     except OSError as error:
