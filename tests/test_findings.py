@@ -1,7 +1,10 @@
 """What a study found: read back as it was written, and the figures that it gives rise to."""
 
+import doctest
+
 import pytest
 
+import eva.findings
 from eva.errors import RunDirError
 from eva.findings import (
     Findings,
@@ -9,8 +12,14 @@ from eva.findings import (
     Made,
     Measured,
     Row,
+    counted,
+    decimal,
+    decimals,
+    listed,
+    mean_told,
     pictures_of,
     places,
+    pooled_levels,
     read_findings,
     told,
 )
@@ -112,6 +121,76 @@ def test_differences_are_a_figure_where_some_were_measured():
 def test_files_have_names_that_every_system_can_store():
     found = findings(name="a b", rows=(row(), row(minus="new")))
     assert pictures_of(found)[0].file == "a-b-differences.svg"
+
+
+def test_no_two_figures_share_a_file():
+    metrics = ("a/b", "a-b", "a-b-2", "A/b")
+    rows = tuple(row(place) for place in PLACES)
+    found = findings(rows=rows, lines=tuple(line(metric, PLACES[0]) for metric in metrics))
+    # "a-b-2" finds its name taken, and of names that differ by case one would hide the other
+    assert [one.file for one in pictures_of(found)] == [
+        "main-curves-a-b.svg", "main-curves-a-b-2.svg", "main-curves-a-b-2-2.svg",
+        "main-curves-A-b-3.svg",
+    ]  # fmt: skip
+
+
+def test_findings_keep_the_order_of_the_study():
+    factors = {"theta_0": ("b", "a"), "reward": ("graded", "binary")}
+    found = findings(factors=factors, rows=(row({"theta_0": "b", "reward": "graded"}),))
+    again = Findings.model_validate_json(found.model_dump_json())
+    assert list(again.factors) == ["theta_0", "reward"]
+    assert told(again.rows[0].place) == "theta_0 b, reward graded"
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "text"),
+    [
+        (0.0344, 3, "0.034"), (1.5, 3, "1.500"), (-0.25, 3, "\u22120.250"), (-0.0001, 3, "0.000"),
+        (0.9996, 3, "1.000"), (0.00034, 5, "0.00034"), (-1234567.8, 3, "\u22121,234,568"),
+    ],
+)  # fmt: skip
+def test_numbers_are_told_with_decimals_and_a_true_minus(value, places, text):
+    assert decimal(value, places) == text
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "by", "n"),
+    [
+        (0.5, 0.1, 0.0, 3),
+        (0.00034, 0.0001, 0.0, 5),  # two digits of .00034
+        (0.00034, 0.02, 0.0, 3),  # of which the error leaves nothing
+        (0.0203, 0.0001, 0.02, 5),
+        (0.00034, None, 0.0, 5),
+        (0.0, 0.0, 0.0, 3),
+    ],
+)
+def test_a_mean_has_the_decimals_that_tell_it_from_the_margin(mean, error, by, n):
+    assert decimals(ONE.model_copy(update={"mean": mean, "error": error}), by) == n
+
+
+def test_a_mean_is_told_with_its_error():
+    assert mean_told(ONE) == "0.500"
+    assert mean_told(ONE.model_copy(update={"error": 0.0421})) == "0.500 ± 0.042"
+
+
+def test_what_a_mean_stands_on_is_told():
+    five = ONE.model_copy(update={"runs": 5})
+    some = ONE.model_copy(update={"runs": 4, "missing": 1, "partial": 2})
+    assert [counted(five), counted(some)] == ["5", "4 of 5"]
+    assert [counted(five, 3), counted(some, 3)] == ["5 seeds x 3", "4 of 5 seeds x 3 (2 in part)"]
+    assert counted(ONE, 3) == "1 x 3"
+    factors = {"theta_0": ("a", "b", "c"), "data": ("x", "y"), "size": ("8", "9")}
+    assert pooled_levels(findings(factors=factors, pooled=("theta_0", "data"))) == 6
+    assert pooled_levels(findings(factors=factors)) == 1
+
+
+def test_words_are_listed():
+    assert [listed(words) for words in ([], ["a"], ["a", "b", "c"])] == ["", "a", "a, b and c"]
+
+
+def test_the_example_of_the_docstring_holds():
+    failed, attempted = doctest.testmod(eva.findings)
+    assert (failed, attempted) == (0, 1)
 
 
 def test_how_settings_were_chosen_is_told():

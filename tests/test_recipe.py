@@ -26,6 +26,19 @@ def test_every_shipped_recipe_is_sound_and_survives_yaml(name):
     assert Recipe.model_validate(yaml.safe_load(recipes.as_yaml(loaded))) == loaded
 
 
+@pytest.mark.parametrize("name", ["1e3", "2.5E-1", "010", "yes", "null", "~"])
+def test_a_text_that_looks_like_a_number_survives_yaml(name):
+    named = recipe().model_copy(update={"name": name})
+    assert recipes.parsed(recipes.as_yaml(named))["name"] == name
+    numbers = {"a": 1e-6, "b": 1000.0, "c": 5, "d": "1e-6"}
+    assert recipes.parsed(recipes.dumped(numbers)) == numbers
+
+
+def test_a_recipe_that_is_nested_too_deeply_is_one_sentence(tmp_path):
+    with pytest.raises(RecipeError, match="is no YAML: maximum recursion depth"):
+        recipes.load(written(tmp_path, "a: " + "[" * 5000))
+
+
 def test_the_arms_of_the_playground_differ_in_a_line_or_two():
     eva = recipes.load("playground-eva")
     found = {

@@ -21,6 +21,14 @@ def prompt(text: str) -> Prompt:
     return Prompt(messages=(Message(role="user", content=text),))
 
 
+def test_json_is_sorted_unless_its_order_says_something(tmp_path):
+    path = tmp_path / "x.json"
+    store.write_json(path, {"b": 1, "a": 2})
+    assert path.read_text() == '{\n "a": 2,\n "b": 1\n}\n'
+    store.write_json(path, {"b": 1, "a": 2}, is_sorted=False)
+    assert path.read_text() == '{\n "b": 1,\n "a": 2\n}\n'
+
+
 def test_lines_are_cut_at_line_feeds_alone(tmp_path):
     prompts = [prompt("a\u2028b\x85c\x0bd"), prompt("e\nf\r\ng")]
     store.write_records(tmp_path / "x.jsonl", prompts)

@@ -5,7 +5,9 @@ killed and run again finds the same, byte for byte. What depends on the machine 
 host) stands beside it in `made.json`.
 """
 
+import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -16,27 +18,35 @@ from eva.records import Record
 
 Place: TypeAlias = dict[str, str]
 """A level of each factor that a number speaks of, e.g. {"reward": "binary"}; a factor that is left
-out is pooled: its levels count as further runs."""
+out is pooled: runs of one seed are averaged over its levels first."""
+MINUS = "\u2212"
+"""A true minus sign."""
 UNEQUAL = "Not at equal budget: "
 """How a sentence begins that speaks of what arms should spend the same of."""
 Outcome: TypeAlias = Literal["holds", "does not hold", "not resolved"]
 
 
 class Measured(Record):
-    """A mean over runs, or over pairs of runs."""
+    """A mean over seeds: of runs, or of differences of pairs of runs.
+
+    Runs of one seed that differ by a pooled level are not independent, for they share much of what
+    is drawn; so they are averaged first, and a seed counts once.
+    """
 
     mean: float
     """In the unit of the metric."""
     error: float | None
-    """Standard error of the mean; None for one run."""
+    """Standard error of the mean; None for one seed."""
     low: float | None
-    """Low end of the 95 % bootstrap interval; None for one run."""
+    """Low end of the 95 % bootstrap interval, over seeds; None for one seed."""
     high: float | None
     """Its high end."""
     runs: int = Field(ge=1)
-    """How many runs, or pairs, it is a mean of."""
+    """Seeds, or pairs of runs; each seed is a mean over the pooled levels that it has."""
     missing: int = Field(default=0, ge=0)
-    """How many more were planned: a run failed, or did not measure this."""
+    """How many more were planned: their runs failed, or did not measure this."""
+    partial: int = Field(default=0, ge=0)
+    """Those of `runs` that are means over some of the pooled levels only."""
 
 
 class Row(Record):
@@ -52,7 +62,7 @@ class Row(Record):
     """By metric; one that was never measured is absent."""
     leads: tuple[str, ...] = ()
     """The metrics in which this arm ends above each other one of its place, beyond noise: paired
-    t-tests, p < 0.05 after Holm's correction for the other arms."""
+    t-tests over seeds, p < 0.05 after Holm's correction for the other arms."""
 
 
 class Spent(Record):
@@ -110,9 +120,11 @@ class Verdict(Record):
     difference: Measured
     """better - than, run by run."""
     p: float | None
-    """Two-sided p of a t-test that the difference is `by`; None for one pair."""
+    """Two-sided p of a t-test over seeds that the difference is `by`; None for one pair, and where
+    all pairs differ by the same, for then nothing tells what chance does."""
     corrected: float | None
-    """p after Holm's correction for all claims of the study."""
+    """p after Holm's correction for all claims that were made, in all of their places; one without
+    a p counts as p = 1."""
     outcome: Outcome
     """"holds" or "does not hold" where corrected < 0.05, by the side; else "not resolved"."""
     sentence: str
@@ -160,8 +172,12 @@ class Findings(Record):
     spent: tuple[Spent, ...]
     """The budgets."""
     unequal: tuple[str, ...]
-    """A sentence for each thing of which the arms did not spend the same. Those that begin with
-    `UNEQUAL` come first: of prompts, samples and steps arms should spend the same."""
+    """A sentence for each thing of which the arms did not spend the same, or are not known to.
+    Those that begin with `UNEQUAL` come first: of prompts, samples and steps arms should spend the
+    same."""
+    equal: tuple[str, ...] = ()
+    """Of prompts, samples and steps those of which every run of every arm was found to spend the
+    same as each other arm's on its levels and seed."""
     verdicts: tuple[Verdict, ...]
     """The claims."""
     unjudged: tuple[str, ...] = ()
@@ -261,6 +277,60 @@ def told(place: Place) -> str:
     return ", ".join(f"{name} {level}" for name, level in place.items())
 
 
+def listed(words: Sequence[str]) -> str:
+    """Words in a row: "a, b and c"."""
+    return ", ".join(words[:-1]) + f" and {words[-1]}" if len(words) > 1 else "".join(words)
+
+
+def decimal(value: float, places: int = 3) -> str:
+    """A number with as many decimals and a true minus sign; of what is great, none.
+
+    Examples:
+        >>> decimal(0.0344), decimal(-0.00034, 5), decimal(-0.0001), decimal(12345.6)
+        ('0.034', '\u22120.00034', '0.000', '12,346')
+    """
+    digits = f"{abs(value):,.0f}" if abs(value) >= 1000 else f"{abs(value):.{places}f}"
+    return MINUS + digits if value < 0 and digits.strip("0.") else digits
+
+
+def decimals(found: Measured, by: float = 0.0) -> int:
+    """How many decimals tell a mean from `by`: three, or two digits of a smaller distance.
+
+    No more than the error lets one know of it.
+    """
+    size = max(abs(found.mean - by), found.error or 0.0)
+    return 3 if size >= 0.001 or size < 1e-12 else 1 - math.floor(math.log10(size))
+
+
+def mean_told(found: Measured) -> str:
+    """A mean with its standard error, e.g. "0.520 ± 0.004"."""
+    places = decimals(found)
+    error = "" if found.error is None else f" ± {decimal(found.error, places)}"
+    return decimal(found.mean, places) + error
+
+
+def counted(found: Measured, pooled: int = 1) -> str:
+    """What a mean stands on: "10", "9 of 10", or "5 seeds x 3" where levels are pooled.
+
+    Args:
+        found: The mean.
+        pooled: Over how many levels a seed is averaged; see `pooled_levels`.
+    """
+    planned = found.runs + found.missing
+    said = f"{found.runs} of {planned}" if found.missing else str(planned)
+    if pooled == 1:
+        return said
+    said += f"{' seeds' if planned > 1 else ''} x {pooled}"
+    return said + (f" ({found.partial} in part)" if found.partial else "")
+
+
+def pooled_levels(findings: Findings) -> int:
+    """Over how many levels each seed of a table is averaged; 1 if no factor is pooled."""
+    return math.prod(
+        len(levels) for name, levels in findings.factors.items() if name in findings.pooled
+    )
+
+
 def pictures_of(findings: Findings) -> list[Picture]:
     """The figures that the findings give rise to: the page links them, the report draws them.
 
@@ -279,7 +349,7 @@ def pictures_of(findings: Findings) -> list[Picture]:
         found.append(_picture(findings, "curves", drawn, whole))
     elif drawn:
         found += [_picture(findings, "curves", (metric,), whole) for metric in drawn]
-    return found
+    return _apart(found)
 
 
 def _picture(
@@ -295,3 +365,16 @@ def _picture(
     told += list(metrics) if kind == "curves" and len(where) > 1 else []
     file = re.sub(r"[^\w.-]+", "-", "-".join(told)) + ".svg"
     return Picture(file=file, kind=kind, metrics=metrics, places=where, factor=factor)
+
+
+def _apart(pictures: Sequence[Picture]) -> list[Picture]:
+    """Each with a file of its own, also where letters of either case are the same."""
+    found: dict[str, Picture] = {}
+    for one in pictures:
+        stem, number = one.file.removesuffix(".svg"), 1
+        file = one.file
+        while file.lower() in found:
+            number += 1
+            file = f"{stem}-{number}.svg"
+        found[file.lower()] = one.model_copy(update={"file": file})
+    return list(found.values())

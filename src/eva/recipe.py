@@ -109,7 +109,7 @@ def tree(path: Path, chain: Sequence[Path] = ()) -> Tree:
     """
     try:
         fields = parsed(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise RecipeError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(fields, dict):
         raise RecipeError(f"{path} holds {type(fields).__name__}; expected keys and values")
@@ -131,7 +131,12 @@ def tree(path: Path, chain: Sequence[Path] = ()) -> Tree:
 
 def as_yaml(recipe: Recipe) -> str:
     """The whole recipe, every default written out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dumped(recipe.model_dump(mode="json"))
+
+
+def dumped(value: JsonValue) -> str:
+    """A value as YAML that `parsed` reads back as it was: the text "1e3" is quoted."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def digest(recipe: Recipe) -> str:
@@ -227,11 +232,16 @@ class _Loader(yaml.SafeLoader):
     """The safe loader; PyYAML wants a class of one's own to add to its numbers."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper; it quotes a text that the loader takes for something else."""
+
+
+for _yaml in (_Loader, _Dumper):
+    _yaml.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
 
 
 def anchored(fields: Tree, folder: Path, place: str = "") -> Tree:
@@ -302,16 +312,17 @@ def _overridden(fields: Tree, overrides: Sequence[str]) -> Tree:
 
 def leaves(recipe: Recipe) -> list[tuple[str, JsonValue]]:
     """Every choice of a recipe: dotted key and value."""
-    return list(_leaves(recipe.model_dump(mode="json")))
+    return list(flat(recipe.model_dump(mode="json")))
 
 
-def _leaves(value: JsonValue, path: str = "") -> Iterable[tuple[str, JsonValue]]:
+def flat(value: JsonValue, path: str = "") -> Iterable[tuple[str, JsonValue]]:
+    """Dotted keys of a tree, and what stands there."""
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from _leaves(inner, f"{path}.{key}" if path else key)
+            yield from flat(inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
         for place, inner in enumerate(value):
-            yield from _leaves(inner, f"{path}.{place}")
+            yield from flat(inner, f"{path}.{place}")
     else:
         yield path, value
 

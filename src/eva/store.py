@@ -63,9 +63,9 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     write_whole(path, (record.model_dump_json().encode() + b"\n" for record in records))
 
 
-def write_json(path: Path, value: JsonValue) -> None:
-    """Write one JSON value with sorted keys, whole; see `write_whole`."""
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+def write_json(path: Path, value: JsonValue, *, is_sorted: bool = True) -> None:
+    """Write one JSON value, its keys sorted or as they come, whole; see `write_whole`."""
+    text = json.dumps(value, indent=1, sort_keys=is_sorted, ensure_ascii=False, allow_nan=False)
     write_whole(path, [text.encode(), b"\n"])
 
 
@@ -273,13 +273,12 @@ def held(
             format is unknown, its inputs were others, or it cannot be written.
     """
     _check_is_ours(path)
-    with _lock(path):
+    with locked(path / "logs" / "lock", path, "run"):
         _sweep(path)
         if not (path / "run.json").exists():
             write_json(path / "run.json", {**facts, "format": FORMAT})
         known = _known_facts(path / "run.json")
-        standing = path / "recipe.yaml"
-        found = standing.read_text("utf-8") if standing.exists() else None
+        found = standing.read_text("utf-8") if (standing := path / "recipe.yaml").exists() else None
         if found is not None and found != recipe:
             agree(found, recipe)
         _check_inputs(path, known.get("inputs"), facts.get("inputs"))
@@ -352,9 +351,12 @@ def _check_inputs(path: Path, then: JsonValue, now: JsonValue) -> None:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold `logs/lock`, which names its holder; the system frees it when a process dies."""
-    lock = path / "logs" / "lock"
+def locked(lock: Path, owner: Path, what: str) -> Iterator[None]:
+    """Hold the file `lock`, which names its holder; the system frees it when a process dies.
+
+    Raises:
+        RunDirError: Another process holds `owner`, the folder of `what`, or it cannot be written.
+    """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("a+")
@@ -366,8 +368,8 @@ def _lock(path: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise RunDirError(
-                f"{path} is being written by {file.read().strip() or 'another process'}; "
-                "wait for it, stop it, or give this run another folder"
+                f"{owner} is being written by {file.read().strip() or 'another process'}; wait for "
+                f"it, stop it, or give this {what} another folder"
             ) from error
         since = datetime.now(UTC).isoformat(timespec="seconds")
         try:

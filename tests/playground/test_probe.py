@@ -8,6 +8,7 @@ from eva import recipe
 from eva.playground import probe
 from eva.playground.domain import parse
 from eva.playground.sets import tasks
+from eva.records import Message, Prompt
 from eva.start import run_recipe
 
 
@@ -22,6 +23,15 @@ def test_what_contradicts_itself_is_not_solvable(text):
 def test_hard_prompts_that_can_be_answered_are_found():
     found = [probe.is_solvable(task.constraints) for task in tasks("eval_hard", 400, 0)]
     assert sum(found) >= 396  # 99 of 100, as the module says
+
+
+def test_prompts_that_say_no_constraints_are_counted_and_measure_nothing():
+    known, unknown = (
+        Prompt(messages=(Message(role="user", content=text),)) for text in ("even last 6", "hello")
+    )
+    assert probe.asked([unknown, unknown]) == {"unread": 2.0}
+    assert probe.asked([known, unknown]) == {"unread": 1.0, "constraints": 2.0, "solvable": 1.0}
+    assert probe.asked([known]) == {"constraints": 2.0, "solvable": 1.0}
 
 
 def test_the_lessons_of_each_round_are_probed(tmp_path):

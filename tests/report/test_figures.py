@@ -102,15 +102,26 @@ def test_a_forest_has_a_line_for_each_difference() -> None:
     names = [f"eva \u2212 new, reward {r}, size {s}" for r in "ab" for s in ("8", "128")]
     assert [one["name"] for one in values(spec, 1)] == names
     one = values(spec, 1)[0]
-    assert (one["arm"], one["y"], one["pairs"]) == ("new", 0.1, 3)
+    assert (one["arm"], one["y"], one["pairs"]) == ("new", 0.1, "3")
     assert one["told"] == "0.100 (0.070 to 0.140)"
     assert spec["height"] == 4 * figures.STEP
+    assert spec["layer"][1]["encoding"]["tooltip"][-1]["title"] == "pairs"
+    pooled = figures.forest(findings(factors={"theta_0": ("a", "b")}, pooled=("theta_0",)), HARD)
+    assert values(pooled, 1)[0]["pairs"] == "3 seeds x 2"
+    assert pooled["layer"][1]["encoding"]["tooltip"][-1]["title"] == "seeds"
     # of what was not measured there is none, and one pair has no interval
     assert values(figures.forest(findings(), X0), 1) == []
     pair = Row(place={}, arm="eva", minus="new", values={HARD: measured(0.5, 1)})
     (point,) = values(figures.forest(findings(rows=(pair,)), HARD), 1)
     assert (point["name"], point["low"], point["high"]) == ("eva \u2212 new", 0.5, 0.5)
     assert point["told"] == "0.500"
+
+
+def test_small_differences_are_told_with_the_digits_that_they_need() -> None:
+    tiny = Measured(mean=0.0003, error=0.0001, low=0.0002, high=0.0004, runs=3)
+    rows = (Row(place={}, arm="eva", minus="new", values={HARD: tiny}),)
+    (point,) = values(figures.forest(findings(rows=rows), HARD), 1)
+    assert point["told"] == "0.00030 (0.00020 to 0.00040)"
 
 
 def test_colours_follow_the_page_and_stay_with_their_arm() -> None:

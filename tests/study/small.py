@@ -11,7 +11,10 @@ FIELDS = {
     "change": {
         "rounds": 2,
         "prompts": {"n": 8},
-        "evaluate": {"sets": {"easy": {"n": 4}, "hard": {"n": 4}}},
+        "evaluate": {
+            "sets": {"easy": {"n": 4}, "hard": {"n": 4}},
+            "reward": {"kind": "toy"},  # whatever an arm trains on
+        },
     },
     "arms": {"static": {"creator": None}, "eva": {}},
     "seeds": [1, 2],

@@ -111,6 +111,15 @@ def test_paths_are_relative_to_the_study_and_folders_have_names(tmp_path):
 def test_braces_that_belong_to_a_part_stay(tmp_path):
     run = ["train", "{pairs}", "{theta_b}"]
     assert filled({"run": run}, {"theta_b": Path("/b")}) == {"run": ["train", "{pairs}", "/b"]}
+    theirs = {
+        "operators": {"deepen {prompt}": 1, "text": "rewrite {prompt}"},
+        "args": {"text": "{question}", "model": "{base}", "inner": {"path": "{x}"}},
+        "body": {"path": "{y}"},
+        "template": "write {n} prompts",
+        "rubric": "{prompt}\n{response}",
+    }
+    assert filled(theirs, {"theta_b": Path("/b")}) == theirs
+    assert filled({"args": {"path": "{8b}/x"}}, {"8b": Path("/b")}) == {"args": {"path": "/b/x"}}
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,15 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
         pass
 
 
+@pytest.mark.parametrize("name", ["1e3", "010", "yes", "1_000", "0x10", "null", "2024-01-01"])
+def test_a_study_with_odd_names_and_texts_goes_on(tmp_path, name):
+    arms = {name: {"creator": None}, "eva": {}}
+    study = small(arms=arms, question=name, factors={name: {name: {}, "b": {"n": 3}}})
+    for _ in range(2):
+        with held(tmp_path / "home", study):
+            assert load(tmp_path / "home/study.yaml") == study
+
+
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with (
@@ -80,7 +89,7 @@ def test_a_study_may_grow_and_may_be_read_otherwise(tmp_path, keys):
             "the first level of gain is 'fast' there and 'slow' here",
         ),
         ({"tune": None}, r"tune\.seeds is \[7\] there"),
-        ({"tune": TUNED["tune"] | {"grid": {"n": [3]}}}, r"tune\.grid is .* there and"),
+        ({"tune": TUNED["tune"] | {"grid": {"n": [3]}}}, r"tune\.grid\.1\.n is 4 there and absent"),
         ({"prepare": {"a": "other {out}"}}, r"prepare\.a is 'make \{out\}' there"),
         ({"probe": {"kind": "python", "call": "a:b"}}, r"probe\.call is absent there and 'a:b'"),
     ],

@@ -57,6 +57,8 @@ def test_no_more_than_jobs_run_at_a_time_and_all_run(tmp_path):
     [
         (tasks.refuse, "not here"),
         (tasks.break_down, "ValueError: no such thing"),
+        (tasks.blame, "not here either"),
+        (tasks.crash, "was killed by SIGABRT before it was done"),
         (tasks.die, "was killed by SIGKILL before it was done"),
         (tasks.leave, "left with 3 before it was done"),
     ],
@@ -66,8 +68,16 @@ def test_a_task_that_fails_says_why_and_stops_no_other(tmp_path, call, said):
     ends = {told.task.log.stem: told.failed for told in forked([bad, good], jobs=1)}
     assert said in ends["bad"]
     assert ends["good"] is None
-    if call is tasks.break_down:
-        assert "Traceback" in bad.log.read_text()
+    said = bad.log.read_text()
+    assert ("Traceback" in said) == (call in (tasks.break_down, tasks.blame))
+    assert ("ValueError: no such thing" in said) == (call in (tasks.break_down, tasks.blame))
+    assert ("Fatal Python error" in said) == (call is tasks.crash)
+
+
+def test_a_log_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "cells").write_text("")
+    [end] = forked([Task(tasks.count, (0,), tmp_path / "cells/a/log")], jobs=1)
+    assert end.failed.startswith(f"cannot write {tmp_path}/cells/a/log: ")
 
 
 def test_leaving_early_asks_the_tasks_to_end_with_all_that_they_started(tmp_path):

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from eva.findings import (
     UNEQUAL,
     Cell,
@@ -43,8 +45,9 @@ def row(arm, hard, x0, place=None, **keys):
 
 
 def cell(arm, seed, use="table", failed=None, **keys):
-    fields = {"place": {}, "setting": {}, "path": f"cells/{arm}/as-is/seed{seed}"} | keys
-    return Cell(arm=arm, seed=seed, use=use, failed=failed, **fields)
+    path = f"cells/{arm}/as-is/seed{seed}"
+    fields = {"place": {}, "setting": {}, "path": path, "use": use} | keys
+    return Cell(arm=arm, seed=seed, failed=failed, **fields)
 
 
 def findings(**keys):
@@ -65,6 +68,7 @@ def findings(**keys):
         ),
         "spent": tuple(Spent(place={}, arm=arm, counts=counts) for arm in ("new", "eva")),
         "unequal": (),
+        "equal": ("prompts", "samples", "steps"),
         "verdicts": (),
         "lines": (),
         "tuned": (),
@@ -84,7 +88,7 @@ def verdict(outcome="holds", **keys):
         "p": 0.001,
         "corrected": 0.002,
         "outcome": outcome,
-        "sentence": f"On {HARD} eva ends .034 above new (10 pairs): {outcome}; else: {outcome}.",
+        "sentence": f"On {HARD} eva ends 0.034 above new (10 pairs): {outcome}; else: {outcome}.",
     }
     return Verdict(**fields | keys)
 
@@ -122,11 +126,14 @@ def test_claims_are_sentences_with_their_outcome_in_bold():
     said = ("eva cannot be set against static.",)
     page = markdown(findings(verdicts=(verdict(), verdict("not resolved")), unjudged=said), MADE)
     assert (
-        f"## Claims\n\n- On {HARD} eva ends .034 above new (10 pairs): **holds**; else: holds.\n"
-        f"- On {HARD} eva ends .034 above new (10 pairs): **not resolved**; else: not resolved.\n"
+        f"## Claims\n\n- On {HARD} eva ends 0.034 above new (10 pairs): **holds**; else: holds.\n"
+        f"- On {HARD} eva ends 0.034 above new (10 pairs): **not resolved**; else: not resolved.\n"
         "- eva cannot be set against static.\n" in page
     )
-    assert "Holm's correction for the 2 of this study" in page
+    # the one that nothing speaks of was claimed too
+    assert "Holm's correction for all 3; else" in page
+    alone = markdown(findings(verdicts=(verdict(),)), MADE)
+    assert "0.05 with no correction, for there is one; else" in alone
     assert "## Claims" not in markdown(findings(), MADE)
     assert "Holm" not in markdown(findings(unjudged=said), MADE)
 
@@ -146,31 +153,27 @@ def test_unequal_budgets_are_said_first_and_loudly():
     assert "All arms" not in page
 
 
-def test_what_was_not_counted_is_not_called_equal():
-    some = tuple(Spent(place={}, arm=arm, counts={"prompts": 8.0}) for arm in ("new", "eva"))
-    page = markdown(findings(spent=some), MADE)
-    assert (
-        "All arms spent as many prompts. Not counted in every arm: samples and gradient steps."
-        in page
-    )
-    none = tuple(Spent(place={}, arm=arm, counts={"tokens": 8.0}) for arm in ("new", "eva"))
-    assert "All arms" not in markdown(findings(spent=none), MADE)
-    assert "## Budget" not in markdown(findings(spent=()), MADE)
-    assert "## Budget" not in markdown(findings(arms=("eva",)), MADE)
+def test_only_what_was_found_equal_is_called_so():
+    said = ("Not counted in any arm: samples.",)
+    page = markdown(findings(equal=("prompts", "steps"), unequal=said), MADE)
+    assert "All arms spent as many prompts and gradient steps. Not counted in any" in page
+    page = markdown(findings(equal=(), unequal=said), MADE)
+    assert "## Budget\n\nNot counted in any arm: samples.\n" in page
+    assert "## Budget" not in markdown(findings(equal=()), MADE)
 
 
 def test_the_table_has_means_with_errors_and_what_leads_in_bold():
     page = markdown(findings(), MADE)
     assert table(page, "arm")[:4] == [
         ["arm", HARD, X0, "runs"],
-        ["theta_0", ".447", ".662", "1"],
-        ["new", ".486 ± .004", ".881 ± .004", "9 of 10"],
-        ["eva", "**.520 ± .004**", ".849 ± .004", "10"],
+        ["theta_0", "0.447", "0.662", "1"],
+        ["new", "0.486 ± 0.004", "0.881 ± 0.004", "9 of 10"],
+        ["eva", "**0.520 ± 0.004**", "0.849 ± 0.004", "10"],
     ]
     assert table(page, "difference") == [
         ["difference", HARD, X0, "pairs"],
-        ["eva \u2212 new", ".034 (.024 to .054)",
-         "\u2212.032 (\u2212.042 to \u2212.012)", "10"],
+        ["eva \u2212 new", "0.034 (0.024 to 0.054)",
+         "\u22120.032 (\u22120.042 to \u22120.012)", "10"],
     ]  # fmt: skip
     assert "Mean ± standard error; seeds 4 to 6. Bold: above every other arm beyond noise." in page
 
@@ -180,16 +183,21 @@ def test_what_is_missing_is_a_dash():
             row("eva", measured(0.1, runs=1), None, minus="new"))  # fmt: skip
     page = markdown(findings(rows=rows, cells=(cell("new", 4),), spent=()), MADE)
     assert table(page, "arm") == [
-        ["arm", HARD, X0, "runs"], ["new", ".500", MISSING, "1"], ["eva", MISSING, MISSING, "0"],
+        ["arm", HARD, X0, "runs"], ["new", "0.500", MISSING, "1"], ["eva", MISSING, MISSING, "0"],
     ]  # fmt: skip
-    assert table(page, "difference")[1] == ["eva \u2212 new", ".100", MISSING, "1"]
+    assert table(page, "difference")[1] == ["eva \u2212 new", "0.100", MISSING, "1"]
     assert "Mean ± standard error; seed 4.\n" in page
 
 
 def test_rows_of_metrics_with_different_runs_say_so():
     rows = (row("new", measured(1234567.0), measured(-2345.0, runs=9, missing=1)),)
     page = markdown(findings(rows=rows, spent=(), cells=()), MADE)
-    assert table(page, "arm")[1] == ["new", "1,234,567 ± .004", "\u22122,345 ± .004", "10, 9 of 10"]
+    assert table(page, "arm")[1] == [
+        "new",
+        "1,234,567 ± 0.004",
+        "\u22122,345 ± 0.004",
+        "10, 9 of 10",
+    ]
     assert f"seeds {MISSING}." in page
 
 
@@ -203,11 +211,12 @@ def test_each_place_has_its_table_and_places_along_an_axis_share_one():
     assert re.findall("^### .*", page, re.M) == ["### reward graded", "### reward binary"]
     assert table(page, "size") == [
         ["size", "arm", HARD, X0, "runs"],
-        ["8", "eva", ".100 ± .004", MISSING, "10"],
-        ["16", "eva", ".200 ± .004", MISSING, "10"],
+        ["8", "eva", "0.100 ± 0.004", MISSING, "10 seeds x 2"],
+        ["16", "eva", "0.200 ± 0.004", MISSING, "10 seeds x 2"],
     ]
     assert (
-        "The levels of theta_0 (a, b) count as further runs; errors say nothing of others." in page
+        "Runs of one seed are averaged over the levels of theta_0 (a, b) first; errors are those "
+        "of seeds, and say nothing of other levels." in page
     )
     assert "![By size: hard/sampled/reward, x0/sampled/reward with reward graded; reward binary]" \
         "(main-by-size.svg)" in page  # fmt: skip
@@ -241,8 +250,8 @@ def test_the_grid_is_folded():
     )
     assert table(page, "size") == [
         ["size", "arm", "learner.lr", "learner.kind", "learner.share", HARD, "runs", ""],
-        ["8", "eva", "0.0005", MISSING, MISSING, ".400 ± .004", "3", ""],
-        ["8", "eva", MISSING, "sppo", "true", ".500 ± .004", "2 of 3", "chosen"],
+        ["8", "eva", "0.0005", MISSING, MISSING, "0.400 ± 0.004", "3", ""],
+        ["8", "eva", MISSING, "sppo", "true", "0.500 ± 0.004", "2 of 3", "chosen"],
     ]
 
 
@@ -278,3 +287,36 @@ def test_texts_are_printed_as_they_stand():
         r"Is A\*\_min &#60;b>best&#60;/b>, \`x\` &#124; y, \_z\_, &#36;a&#36; &#126;b&#126;, "
         r"\[c\](d) & &#38;lt; p < .05? \# no"
     )
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("- is it?", "&#45; is it?"),
+        ("+ is it?", "&#43; is it?"),
+        ("> is it?", "&#62; is it?"),
+        ("1. is it?", "1&#46; is it?"),
+        ("12) is it?", "12&#41; is it?"),
+        ("1.5 or 2?", "1.5 or 2?"),
+        ("---", "&#45;--"),
+        ("=== is it", "&#61;== is it"),
+    ],
+)
+def test_a_text_begins_no_list_and_no_quote(question, text):
+    assert markdown(findings(question=question), MADE).splitlines()[2] == text
+
+
+def test_only_what_leads_is_bold_in_a_table():
+    tuned = (Tuned(place={}, arm="eva", setting={"x": "**y|z**"}, value=measured(0.1),
+                   is_chosen=True),)  # fmt: skip
+    page = markdown(findings(tuned=tuned, tuned_by=HARD), MADE)
+    assert r"| eva | \*\*y&#124;z\*\* | 0.100 ± 0.004 |" in page
+    assert "**0.520 ± 0.004**" in page
+
+
+def test_small_means_are_told_with_the_digits_that_they_need():
+    tiny = Measured(mean=0.0003, error=0.0001, low=0.0002, high=0.0004, runs=3)
+    rows = (row("eva", tiny, None), row("eva", tiny, None, minus="new"))
+    page = markdown(findings(rows=rows), MADE)
+    assert "| 0.00030 ± 0.00010 |" in page
+    assert "| 0.00030 (0.00020 to 0.00040) |" in page

@@ -1,5 +1,8 @@
 """A study from its plan to its findings."""
 
+import json
+import shutil
+
 import pytest
 
 from eva.errors import EvaError, RecipeError, RunDirError
@@ -119,15 +122,25 @@ def test_a_study_of_which_every_cell_failed_has_findings_without_numbers(tmp_pat
     ("keys", "said"),
     [
         (
-            {"metrics": [REWARD, "hart/sampled/reward"]},
-            "metrics names 'hart/sampled/reward', which",
+            {"metrics": [REWARD, "hard/sampled/rewrad"]},
+            "metrics names 'hard/sampled/rewrad', which no run measured; did you mean 'hard/sam",
         ),
+        (
+            {"metrics": ["hart/sampled/reward"]},
+            "names 'hart/sampled/reward', which no run measures",
+        ),
+        ({"metrics": ["hard/samples/reward"]}, "did you mean 'hard/sampled'?"),
+        ({"curves": ["hard/sampled/"]}, "curves names 'hard/sampled/', which no run measures"),
         ({"curves": ["round/word"]}, "curves names 'round/word', which .* mean 'round/words'"),
         (
             {"claims": [{"better": "eva", "than": "static", "on": "x"}]},
-            "claims.0.on names 'x', which no run measured; known: .*easy/greedy/accuracy",
+            "claims.0.on names 'x', which no run measures: .* known: easy/greedy, easy/sampled",
         ),
         ({**TUNED, "tune": TUNED["tune"] | {"by": "x"}}, "tune.by names 'x', which no run"),
+        (
+            {**TUNED, "tune": TUNED["tune"] | {"by": "round/wrods"}},
+            "tune.by names 'round/wrods', which no run measured",
+        ),
     ],
 )
 def test_a_metric_that_no_run_measured_is_named_and_can_be_mended(tmp_path, keys, said):
@@ -137,6 +150,96 @@ def test_a_metric_that_no_run_measured_is_named_and_can_be_mended(tmp_path, keys
     mended = small(**({**TUNED} if "tune" in keys else {}))
     played(mended, home)
     assert (home / "findings.json").exists()
+
+
+def test_a_typo_of_a_metric_stops_the_study_as_soon_as_it_can_be_seen(tmp_path):
+    for name, most in (("hard/sampled/rewrad", 1), ("round/wrods", 2)):
+        ended = []
+        with pytest.raises(RecipeError, match=name):
+            for cell in run(
+                small(metrics=[name], seeds=[1, 2, 3]), tmp_path / name, here=tmp_path, jobs=1,
+                command="eva study",
+            ):  # fmt: skip
+                ended.append(cell.within)
+        assert len(ended) == most  # each evaluation, each arm, once
+        assert len(list((tmp_path / name).rglob("result.json"))) <= most
+
+
+def test_a_metric_that_only_runs_which_failed_could_measure_stops_nothing(tmp_path):
+    own = {"kind": "python", "call": "own:reward"}
+    study = small(
+        arms={"static": {"creator": None}, "eva": {"reward": own}},
+        curves=["round/parents"],
+        claims=[{"better": "eva", "than": "static", "on": "round/parents"}],
+    )
+    played(study, tmp_path / "home")
+    found, _ = read_findings(tmp_path / "home")
+    assert found.lines == ()
+    assert len(found.unjudged) == 1
+
+
+def test_without_evaluation_a_held_out_metric_is_refused_at_once(tmp_path):
+    change = small().change | {"evaluate": None}
+    with pytest.raises(RecipeError, match=r"set/mode/metric\); no recipe has evaluate"):
+        planned(small(change=change), tmp_path, tmp_path)
+    planned(small(change=change, metrics=["round/words"]), tmp_path, tmp_path)
+
+
+def test_what_was_found_stands_in_the_order_of_the_study(tmp_path):
+    factors = {"z": {"y": {}, "b": {"n": 3}}, "a": {"x": {}}}
+    tune = TUNED["tune"] | {"grid": {"learner.lr": [0.5], "chunk": [3]}}
+    played(small(factors=factors, tune=tune, seeds=[1]), tmp_path / "home")
+    found = json.loads(findings(tmp_path / "home"))
+    assert list(found)[:3] == ["name", "question", "arms"]
+    assert list(found["factors"]) == ["z", "a"]
+    assert list(found["cells"][0]["setting"]) == ["learner.lr", "chunk"]
+
+
+def test_what_runs_read_must_not_change_while_a_study_grows(tmp_path):
+    home, file = tmp_path / "home", tmp_path / "hard.jsonl"
+    lines = [json.dumps({"prompt": f"0.{k}"}) + "\n" for k in range(5)]
+    file.write_text("".join(lines[:4]))
+    sets = {"hard": {"kind": "jsonl", "path": "hard.jsonl"}, "easy": {"n": 4}}
+    change = small().change | {"evaluate": {"sets": sets}}
+    played(small(change=change), home)
+    file.write_text("".join(lines))
+    with pytest.raises(RunDirError, match=r"has changed: evaluate.sets.hard of cells/\w+/as-is/se"):
+        played(small(change=change, seeds=[1, 2, 3]), home)
+    file.write_text("".join(lines[:4]))
+    for seed in home.glob("cells/*/*/seed3"):
+        shutil.rmtree(seed)
+    played(small(change=change, seeds=[1, 2, 3]), home)
+
+
+def test_runs_of_several_commits_are_all_told(tmp_path):
+    home = tmp_path / "home"
+    played(small(), home)
+    for number, file in enumerate(sorted(home.rglob("result.json"))):
+        written = json.loads(file.read_text()) | {"commit": "ab"[number % 2]}
+        file.write_text(json.dumps(written))
+    played(small(), home)
+    assert read_findings(home)[1].commit == "a and b"
+    played(small(seeds=[1, 2, 3]), home)
+    commits = read_findings(home)[1].commit.split(" and ")
+    assert commits[:2] == ["a", "b"]
+    assert len(commits) in (2, 3)  # and that of the new ones, in a checkout
+
+
+def test_results_of_an_older_eva_are_taken_as_they_are(tmp_path):
+    home = tmp_path / "home"
+    played(small(), home)
+    before = findings(home)
+    for file in home.rglob("result.json"):
+        written = json.loads(file.read_text())
+        for key in ("is_whole", "commit", "inputs"):
+            del written[key]
+        file.write_text(json.dumps(written))
+    told = sorted(home.rglob("run.json"))
+    told[0].unlink()
+    cells = played(small(), home)
+    assert findings(home) == before
+    assert sum(cell.result.inputs is not None for cell in cells) == 3
+    assert len(list(home.rglob("lessons.jsonl"))) == 4  # of the first seed, both arms
 
 
 def test_what_is_wrong_leaves_nothing_behind(tmp_path):

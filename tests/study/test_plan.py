@@ -1,6 +1,8 @@
 """The file of a study: what may stand in it, and what is refused with a sentence."""
 
 import doctest
+import math
+from datetime import date
 
 import pytest
 
@@ -114,6 +116,10 @@ CLAIM = {"better": "eva", "than": "static", "on": "x"}
         ({"tune": TUNED["tune"] | {"over": ["a"]}}, "tune.over names the factor 'a'; there is"),
         ({"tune": TUNED["tune"] | {"grid": {"n": 3}}}, "tune.grid: expected keys with lists"),
         ({"tune": TUNED["tune"] | {"grid": {"n": []}}}, "expected at least one setting"),
+        ({"tune": TUNED["tune"] | {"grid": {1: [2]}}}, "tune.grid: expected dotted keys that"),
+        ({"tune": TUNED["tune"] | {"grid": [{"n": date(2024, 1, 1)}]}}, "came {'n': datetime.dat"),
+        ({"tune": TUNED["tune"] | {"grid": {"n": [b"x"]}}}, "came {'n': b'x'}"),
+        ({"tune": TUNED["tune"] | {"grid": {"n": [math.inf]}}}, "finite numbers"),
         (
             {"tune": TUNED["tune"] | {"grid": [{"n": 3}, {"n": 3}]}},
             "two settings have the label 'n=3'; each is tried once",
@@ -154,6 +160,50 @@ def test_a_file_that_is_no_study_is_refused(tmp_path):
     file.write_text("name: x\n")
     with pytest.raises(RecipeError, match=r"s\.yaml: the key 'question' is missing"):
         load(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("eva: {}\n  eva: {n: 3}", "line 10: eva is one key, and stands there twice"),
+        ("8: {}\n  '8': {n: 3}", "line 10: 8 is one key"),
+        ("0.30: {}\n  0.3: {n: 3}", r"line 10: 0\.30 and 0\.3 is one key"),
+        ("true: {}\n  'true': {}", "line 10: true is one key"),
+    ],
+)
+def test_a_key_stands_once_in_one_spelling(tmp_path, text, said):
+    (tmp_path / "s.yaml").write_text(
+        f"name: x\nquestion: y\nbase: toy\nseeds: [1]\nmetrics:\n  - a\nchange:\narms:\n  {text}\n"
+    )
+    with pytest.raises(RecipeError, match=said):
+        load(tmp_path / "s.yaml")
+
+
+def test_names_are_what_they_look_like(tmp_path):
+    text = FILE.replace("8: {}, 16:", "010: {}, 1:30: {n: 3}, 1_6: {n: 4}, 16:")
+    text = text.replace("axes: [size]", "axes: []").replace("size: 8}", "size: 010}")
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(RecipeError, match="'1:30' is the name of a folder; write letters"):
+        load(tmp_path / "s.yaml")
+    (tmp_path / "s.yaml").write_text(text.replace("1:30", "2024-01-01"))
+    study = load(tmp_path / "s.yaml")
+    assert list(study.factors["size"]) == ["010", "2024-01-01", "1_6", "16"]
+    assert study.claims[0].where == {"size": "010"}
+
+
+def test_what_stands_in_several_places_is_written_once(tmp_path):
+    text = FILE.replace("off: , on: {n: 6}", "off: , on: &on {n: 6}, more: {<<: *on, chunk: 3}")
+    (tmp_path / "s.yaml").write_text(text.replace("eva:\n", "eva: *on\n", 1))
+    study = load(tmp_path / "s.yaml")
+    assert study.factors["help"]["more"] == {"n": 6, "chunk": 3}
+    assert study.arms["eva"] == {"n": 6}
+
+
+@pytest.mark.parametrize("text", ["a: " + "[" * 5000, "a: " + "[" * 900 + "]" * 900])
+def test_a_file_that_is_nested_too_deeply_is_one_sentence(tmp_path, text):
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=r"s\.yaml is nested too deeply; write it flatter"):
+        load(tmp_path / "s.yaml")
 
 
 def test_a_study_that_was_written_out_is_the_same(tmp_path):

@@ -101,8 +101,55 @@ def test_a_kill_between_the_result_and_the_pruning_is_made_good(tmp_path):
     study = small(seeds=[1], keep="all")
     cells = cells_of(study, tmp_path)
     ended(study, cells, tmp_path)
-    ended(small(seeds=[1], keep="none"), cells, tmp_path)
+    for file in tmp_path.rglob("result.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"is_whole": False}))
+    ended(study, cells, tmp_path)
     assert not any(tmp_path.glob("cells/*/*/*/rounds/*/lessons.jsonl"))
+
+
+@pytest.mark.parametrize("keys", [{"seeds": [2, 1, 3]}, {"keep": "none"}])
+def test_what_was_kept_stays_whole_whatever_the_study_says_later(tmp_path, keys):
+    study = small()
+    ended(study, cells_of(study, tmp_path), tmp_path)
+    before = sorted(tmp_path.rglob("lessons.jsonl"))
+    assert before
+    later = small(**keys)
+    ended(later, cells_of(later, tmp_path), tmp_path)
+    assert {*before} <= {*tmp_path.rglob("lessons.jsonl")}
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_probe_that_measures_no_number_fails_its_cell_alone(tmp_path, value):
+    text = f"{{0: {{'x': float('{value}')}}}} if 'eva' in str(path) else {{}}"
+    (tmp_path / "own.py").write_text(f"def probe(path):\n    return {text}\n")
+    study = small(seeds=[1], probe={"kind": "python", "call": "own:probe"})
+    cells = cells_of(study, tmp_path)
+    static, eva = ended(study, cells, tmp_path)
+    assert static.result
+    assert f"the probe returned {{0: {{'x': {value}}}}}; expected finite numbers" in eva.failed
+    (tmp_path / "own.py").write_text("def probe(path):\n    return {0: {'x': 1.0}}\n")
+    assert ended(study, cells, tmp_path)[1].result.rounds[0]["x"] == 1.0
+
+
+def test_the_traceback_of_a_plug_in_stands_in_the_log_of_its_cell(tmp_path):
+    (tmp_path / "own.py").write_text("def reward(prompts, responses):\n    return 1 / 0\n")
+    own = {"kind": "python", "call": "own:reward"}
+    study = small(seeds=[1], arms={"eva": {"reward": own}, "static": {"creator": None}})
+    [cell] = ended(study, cells_of(study, tmp_path)[:1], tmp_path)
+    assert "ZeroDivisionError" in cell.failed
+    log = (cell.path / "logs/study.log").read_text()
+    assert 'own.py", line 2, in reward' in log
+
+
+def test_a_file_where_a_folder_should_be_is_one_sentence(tmp_path):
+    study = small(seeds=[1])
+    cells = cells_of(study, tmp_path)
+    (tmp_path / "cells").write_text("")
+    assert all("cannot write" in cell.failed for cell in ended(study, cells, tmp_path))
+    (tmp_path / "cells").unlink()
+    (cells[0].path / "result.json").mkdir(parents=True)
+    with pytest.raises(RunDirError, match=r"result\.json is damaged; delete the folder"):
+        ended(study, cells, tmp_path)
 
 
 def test_a_probe_is_called_before_the_run_is_pruned(tmp_path):

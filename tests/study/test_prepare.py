@@ -9,7 +9,7 @@ import time
 import pytest
 
 from eva.errors import EvaError, RecipeError
-from eva.study.prepare import folders, make, prepared
+from eva.study.prepare import folders, make_folder, make_folders
 from tests.study.small import small
 
 PYTHON = f"{sys.executable} -c"
@@ -21,13 +21,13 @@ def command(code: str) -> str:
 
 
 def all_made(study, home):
-    return list(prepared(study, home, here=home.parent, jobs=2))
+    return list(make_folders(study, home, here=home.parent, jobs=2))
 
 
 def test_a_folder_is_made_once(tmp_path):
     study = small(prepare={"a": command(WRITE), "b": "eva new {out}"})
     assert all_made(study, tmp_path / "home") == [(1, 2), (2, 2)]
-    found = folders(study, tmp_path / "home")
+    found = folders(study, tmp_path / "home", tmp_path)
     assert (found["a"] / "x").read_text() == "1"
     assert (found["b"] / "recipe.yaml").exists()
     assert {path.name for path in (tmp_path / "home/prepared").iterdir()} == {
@@ -37,13 +37,25 @@ def test_a_folder_is_made_once(tmp_path):
     stamp = found["a"].stat().st_mtime_ns
     assert all_made(study, tmp_path / "home") == []
     assert found["a"].stat().st_mtime_ns == stamp
-    other = folders(small(prepare={"a": command(WRITE) + " "}), tmp_path / "home")
+    other = folders(small(prepare={"a": command(WRITE) + " "}), tmp_path / "home", tmp_path)
     assert other["a"] != found["a"]
+
+
+def test_a_command_that_names_a_changed_file_makes_another_folder(tmp_path):
+    study = small(prepare={"a": "sh ./make.sh {out} --data=mix.json --seed=1"})
+    found = set()
+    for make, mix in (("a", "1"), ("b", "1"), ("b", "2"), ("b", "2")):
+        (tmp_path / "make.sh").write_text(make)
+        (tmp_path / "mix.json").write_text(mix)
+        found |= {folders(study, tmp_path / "home", tmp_path)["a"]}
+    assert len(found) == 3
+    long = small(prepare={"a": f"python -c '{'1;' * 300}' {{out}}", "b": "python -c '' {out}"})
+    assert len(folders(long, tmp_path / "home", tmp_path)) == 2
 
 
 def test_a_half_made_folder_is_removed_first(tmp_path):
     study = small(prepare={"a": command(WRITE)})
-    [path] = folders(study, tmp_path / "home").values()
+    [path] = folders(study, tmp_path / "home", tmp_path).values()
     part = path.with_name(path.name + ".part")
     part.mkdir(parents=True)
     (part / "torn").write_text("half")
@@ -76,7 +88,7 @@ def test_a_command_that_fails_is_named_with_its_last_line(tmp_path, text, said):
 )
 def test_a_command_that_cannot_be_right_is_refused_at_once(tmp_path, text, said):
     with pytest.raises(RecipeError, match=said):
-        folders(small(prepare={"a": text}), tmp_path / "home")
+        folders(small(prepare={"a": text}), tmp_path / "home", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -85,7 +97,7 @@ def test_a_folder_that_cannot_be_put_in_its_place_says_so(tmp_path):
     path.mkdir()
     (path / "taken").write_text("")
     with pytest.raises(EvaError, match="cannot write"):
-        make(lambda told: None, command(WRITE), path, tmp_path)
+        make_folder(lambda told: None, command(WRITE), path, tmp_path)
 
 
 def test_a_killed_study_leaves_no_command_behind_and_goes_on(tmp_path):
@@ -95,11 +107,11 @@ def test_a_killed_study_leaves_no_command_behind_and_goes_on(tmp_path):
     text = command(slow)
     code = (
         "from pathlib import Path; from tests.study.small import small; "
-        "from eva.study.prepare import prepared; "
-        f"list(prepared(small(prepare={{'a': {text!r}}}), Path({str(tmp_path / 'home')!r}), "
+        "from eva.study.prepare import make_folders; "
+        f"list(make_folders(small(prepare={{'a': {text!r}}}), Path({str(tmp_path / 'home')!r}), "
         f"here=Path({str(tmp_path)!r}), jobs=1))"
     )
-    [path] = folders(small(prepare={"a": text}), tmp_path / "home").values()
+    [path] = folders(small(prepare={"a": text}), tmp_path / "home", tmp_path).values()
     with subprocess.Popen([sys.executable, "-c", code]) as process:
         log = path.with_name(path.name + ".log")
         wait_for(lambda: log.exists() and b"here" in log.read_bytes())

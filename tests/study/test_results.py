@@ -47,6 +47,22 @@ def test_a_result_is_written_whole_and_read_again(run, tmp_path):
     (tmp_path / "result.json").write_text("{")
     with pytest.raises(RunDirError, match=r"result\.json is damaged; delete the folder"):
         known_result(tmp_path)
+    (tmp_path / "result.json").unlink()
+    (tmp_path / "result.json").mkdir()
+    with pytest.raises(RunDirError, match=r"result\.json is damaged; delete the folder"):
+        known_result(tmp_path)
+
+
+def test_a_result_tells_the_commit_and_what_was_read(run, tmp_path):
+    found, facts = read_result(run, 0, 0, None), json.loads((run / "run.json").read_text())
+    assert found.inputs == facts["inputs"]
+    assert "evaluate.sets.hard" in found.inputs
+    assert found.commit == facts["commit"]
+    bare = found.model_dump(mode="json", exclude={"commit", "inputs", "is_whole"})
+    (tmp_path / "result.json").write_text(json.dumps(bare))
+    assert known_result(tmp_path).inputs is None
+    (tmp_path / "run.json").write_bytes((run / "run.json").read_bytes())
+    assert known_result(tmp_path) == found
 
 
 def test_what_a_probe_measures_joins_the_metrics_of_the_rounds(run):
@@ -61,7 +77,8 @@ def test_what_a_probe_measures_joins_the_metrics_of_the_rounds(run):
     ("probe", "said"),
     [
         (lambda path: {0: {"usable": 1.0}}, "the probe measures 'usable', which a round has"),
-        (lambda path: [1, 2], r"the probe returned \[1, 2\]; expected numbers by name by round"),
+        (lambda path: [1, 2], r"the probe returned \[1, 2\]; expected finite numbers by name by"),
+        (lambda path: {0: {"x": float("nan")}}, r"'x': nan.*; what cannot be measured is left out"),
         (lambda path: 1 / 0, "the probe raised ZeroDivisionError"),
     ],
 )

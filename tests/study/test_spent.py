@@ -84,10 +84,77 @@ def test_arms_are_compared_on_the_runs_that_both_have():
     assert told(asked(), played) == []
 
 
-def test_seeds_may_differ_where_arms_do_not():
+def equal(study, played):
+    return spent.equal(study, table.tabled_results(study, played))
+
+
+def test_arms_are_compared_run_by_run():
+    # given tokens of which only the sums are the same
     played = runs("new", {"tokens": 900.0}, {"tokens": 1100.0}, {})
     played += runs("eva", {"tokens": 1100.0}, {"tokens": 900.0}, {})
-    assert told(asked(), played) == []
+    assert told(asked(), played) == ["new generates up to 1.22 times the tokens of eva in a run."]
+    assert equal(asked(), played) == ["prompts", "samples", "steps"]
+    # and steps: 8/4 on one seed, 4/8 on another
+    played = runs("new", {"steps": 4.0}, {}, {}) + runs("eva", {}, {"steps": 4.0}, {})
+    assert told(asked(), played) == [
+        "Not at equal budget: new takes up to 2.00 times the gradient steps of eva in a run."
+    ]
+    assert equal(asked(), played) == ["prompts", "samples"]
+
+
+def test_of_what_should_be_equal_the_worst_run_is_told():
+    # steps 8/8, 8/8, 12/8; tokens on average 3100/3000
+    played = runs("new", *[{}] * 3) + runs("eva", {}, {}, {"steps": 12.0, "tokens": 1100.0})
+    assert told(asked(), played) == [
+        "Not at equal budget: eva takes up to 1.50 times the gradient steps of new in a run.",
+        "eva generates 1.03 times the tokens of new.",
+    ]
+
+
+def test_a_run_that_took_no_step_is_told():
+    played = runs("new", {}, {"steps": 0.0}, {}) + runs("eva", *[{}] * 3)
+    assert told(asked(), played) == [
+        "Not at equal budget: eva takes 8 gradient steps in a run in which new takes none."
+    ]
+
+
+def test_equal_is_what_every_arm_is_known_to_spend_the_same_of():
+    played = runs("static", *[{}] * 3) + runs("new", *[{}] * 3)
+    assert equal(asked(arms=THREE), played + runs("eva", {}, None, None)) == [
+        "prompts", "samples", "steps",
+    ]  # fmt: skip
+    # given an arm without results, or of which no run has a fellow
+    assert equal(asked(arms=THREE), played) == []
+    apart = runs("new", {}, None, None) + runs("eva", None, {}, {})
+    assert equal(asked(), apart) == []
+    # and one arm is equal to none
+    assert equal(asked(arms={"eva": {}}, against=None), runs("eva", *[{}] * 3)) == []
+
+
+def test_what_is_not_known_to_be_equal_is_told():
+    played = runs("static", *[{}] * 3) + runs("new", *[{}] * 3)
+    assert told(asked(arms=THREE), played) == ["What eva spends is not known: it has no results."]
+    apart = runs("new", {}, None, None) + runs("eva", None, {}, {})
+    assert told(asked(), apart) == [
+        "Of new and eva no two runs on the same seed can be compared: prompts, samples and "
+        "gradient steps."
+    ]
+    some = [run(arm, 1, result({}, spent={"prompts": 8.0} | more))
+            for arm, more in (("new", {"steps": 1.0}), ("eva", {}))]  # fmt: skip
+    assert told(asked(seeds=[1]), some) == [
+        "Not counted in any arm: samples.", "Not counted in every arm: gradient steps.",
+    ]  # fmt: skip
+    assert told(asked(arms={"eva": {}}, against=None), runs("eva", {}, None, None)) == []
+    assert told(asked(), []) == []
+
+
+def test_the_place_of_an_arm_without_results_is_told():
+    study = asked(factors={"size": {"8": {}, "16": {}}}, seeds=[1])
+    played = [one for size in ("8", "16") for one in runs("new", {}, place={"size": size})]
+    played += runs("eva", {}, place={"size": "8"})
+    assert told(study, played) == [
+        "What eva spends with size 16 is not known: it has no results there."
+    ]
 
 
 def test_the_place_of_the_greatest_ratio_is_told_where_there_are_several():

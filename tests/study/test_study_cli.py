@@ -127,6 +127,52 @@ def test_what_is_wrong_is_one_sentence(study, tmp_path):
     assert isinstance(failing("study", "small.yaml")[0], RunDirError)
 
 
+def test_the_file_of_a_study_is_not_written_over(study, tmp_path):
+    (tmp_path / "own").mkdir()
+    text = study.read_text()
+    study.rename(tmp_path / "own/study.yaml")
+    error, _ = failing("study", "own/study.yaml", "own")
+    assert isinstance(error, RunDirError)
+    assert "own/study.yaml lies where the study would write its own" in str(error)
+    assert (tmp_path / "own/study.yaml").read_text() == text
+
+
+def test_a_missing_extra_is_said_before_anything_is_played(study, tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("eva.report.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "altair", None)
+    error, _ = failing("study", "small.yaml")
+    assert "the report needs altair, which is not installed: pip install" in str(error)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_file_where_the_study_folder_should_be_is_one_sentence(study, tmp_path):
+    for home in ("small.yaml", "small.yaml/home", "small.yaml/deep/home"):
+        error, _ = failing("study", "small.yaml", home)
+        assert isinstance(error, RunDirError)
+        assert "cannot write" in str(error)
+
+
+def test_runs_that_failed_are_told_even_if_the_pages_cannot_be_written(study, tmp_path):
+    own = {"kind": "python", "call": "own:reward"}
+    (tmp_path / "docs").write_text("")
+    write(tmp_path, arms={"static": {"creator": None}, "eva": {"reward": own}})
+    error, _ = failing("study", "small.yaml", "--results", "docs/results")
+    assert "2 runs have no result" in str(error)
+    assert ". Besides, cannot write docs/results/" in str(error)
+    (tmp_path / "own.py").write_text("from eva.toy import reward\n")
+    error, _ = failing("study", "small.yaml", "--results", "docs/results")
+    assert str(error).startswith("cannot write docs/results/")
+
+
+def test_what_no_run_measured_is_said(study, tmp_path):
+    own = {"kind": "python", "call": "own:reward"}
+    arms = {"static": {"creator": None}, "eva": {"reward": own}}
+    write(tmp_path, arms=arms, metrics=["hard/sampled/reward", "round/parents"])
+    _, out = failing("study", "small.yaml")
+    assert "measured by no run: round/parents\n" in out
+
+
 # ---------------------------------------------------------------- killed
 
 
@@ -255,7 +301,7 @@ def test_numbers_are_said_as_a_person_reads_them():
 
 
 def test_the_demo_plays_recipes_side_by_side_and_compares_the_last_one(study, tmp_path):
-    short = "base: toy\nrounds: 2\nprompts: {n: 8}\n"
+    short = "base: toy\nrounds: 2\nprompts: {n: 8}\nevaluate: {reward: {kind: toy}}\n"
     (tmp_path / "alone.yaml").write_text(f"{short}name: x\ncreator: null\n")
     (tmp_path / "own.py").write_text("from eva.toy import reward\n")
     (tmp_path / "game.yaml").write_text(f"{short}reward: {{kind: python, call: 'own:reward'}}\n")

@@ -83,23 +83,66 @@ def test_a_metric_of_rounds_is_taken_at_the_last_one():
     assert eva.values == {}
 
 
-def test_pooled_levels_count_as_further_runs_and_are_paired_with_themselves():
+def test_pooled_levels_are_paired_with_themselves_and_averaged_in_each_seed():
     study = asked(factors=LEVELS, pool=["theta_0"], seeds=[1, 2])
     played = [
         *column("new", [0.1, 0.2], place={"theta_0": "a"}),
         *column("new", [0.5, 0.6], place={"theta_0": "b"}),
         *column("eva", [0.2, 0.3], place={"theta_0": "a"}),
-        *column("eva", [0.8, 0.9], place={"theta_0": "b"}),
+        *column("eva", [0.8, 1.1], place={"theta_0": "b"}),
     ]
     new, eva, gap = rows(study, played)
     assert [row.place for row in (new, eva, gap)] == [{}, {}, {}]
-    assert new.values[HARD].mean == pytest.approx(0.35)
-    # pairs .1, .1 at a and .3, .3 at b: mean .2, four squares of .01, error sqrt(.04/12)
-    assert (gap.values[HARD].mean, gap.values[HARD].runs) == (pytest.approx(0.2), 4)
-    assert gap.values[HARD].error == pytest.approx(math.sqrt(0.04 / 12))
+    # seed 1: (.1 + .5)/2 = .3; seed 2: (.2 + .6)/2 = .4; error |.4 - .3|/2
+    assert (new.values[HARD].mean, new.values[HARD].runs) == (pytest.approx(0.35), 2)
+    assert new.values[HARD].error == pytest.approx(0.05)
+    # seed 1: (.1 + .3)/2 = .2; seed 2: (.1 + .5)/2 = .3; error |.3 - .2|/2
+    assert (gap.values[HARD].mean, gap.values[HARD].runs) == (pytest.approx(0.25), 2)
+    assert gap.values[HARD].error == pytest.approx(0.05)
+    assert (gap.values[HARD].low, gap.values[HARD].high) == pytest.approx((0.2, 0.3))
     # and nothing depends on the order in which the runs ended
     random.Random(1).shuffle(played)
     assert rows(study, played) == [new, eva, gap]
+
+
+def test_of_a_seed_only_levels_that_both_arms_have_are_averaged():
+    # given eva without seed 1 at b, and no pair at all of seed 3
+    study = asked(factors=LEVELS, pool=["theta_0"])
+    played = [
+        *column("new", [0.1, 0.2, None], place={"theta_0": "a"}),
+        *column("new", [0.5, 0.6, 0.7], place={"theta_0": "b"}),
+        *column("eva", [0.2, 0.3, 0.4], place={"theta_0": "a"}),
+        *column("eva", [None, 0.8, None], place={"theta_0": "b"}),
+    ]
+    new, eva, gap = (row.values[HARD] for row in rows(study, played))
+    # new: .3, .4, .7; eva: .2, (.3 + .8)/2 = .55, .4; gap: .1 at a alone, (.1 + .2)/2 = .15
+    assert (new.mean, new.runs, new.missing, new.partial) == (pytest.approx(1.4 / 3), 3, 0, 1)
+    assert (eva.mean, eva.runs, eva.missing, eva.partial) == (pytest.approx(1.15 / 3), 3, 0, 2)
+    assert (gap.mean, gap.runs, gap.missing, gap.partial) == (pytest.approx(0.125), 2, 1, 1)
+
+
+def test_pooled_levels_that_share_a_seed_are_no_evidence_of_their_own():
+    # given three levels that repeat what the seed did: .02, .03, .04 as without levels
+    study = asked(factors={"theta_0": {"a": {}, "b": {}, "c": {}}}, pool=["theta_0"])
+    played = [
+        one
+        for level in "abc"
+        for arm, ends in (("new", [0.18, 0.17, 0.16]), ("eva", [0.2] * 3))
+        for one in column(arm, ends, place={"theta_0": level})
+    ]
+    gap = rows(study, played)[-1].values[HARD]
+    # t = 3 sqrt(3), two degrees of freedom: p = 1 - sqrt(27/29)
+    assert table.p_of(gap, 0.0) == pytest.approx(1 - math.sqrt(27 / 29))
+
+
+def test_differences_without_spread_have_no_p():
+    # .3 - .2 and .2 - .1 differ in the last bit alone
+    for gaps, value in (
+        ([0.3 - 0.2, 0.2 - 0.1, 0.4 - 0.3], 0.0), ([0.0] * 3, 0.0), ([0.0] * 3, 0.02), ([0.1], 0.0),
+    ):  # fmt: skip
+        found = table.measured(gaps)
+        assert found
+        assert table.p_of(found, value) is None
 
 
 def test_every_combination_of_other_levels_has_a_table():
@@ -126,7 +169,7 @@ def start(arm, seed, first, **keys):
 
 
 def test_theta_0_is_one_run_for_each_that_there_is():
-    # given a shared by all seeds and arms, and b likewise: (.4 + .6)/2, error |.6 - .4|/2
+    # given a shared by all seeds and arms, and b likewise: (.4 + .6)/2, and no seed differs
     study = asked(factors=LEVELS, pool=["theta_0"])
     played = [
         start(arm, seed, {"a": 0.4, "b": 0.6}[level], place={"theta_0": level})
@@ -136,8 +179,8 @@ def test_theta_0_is_one_run_for_each_that_there_is():
     ]
     theta = rows(study, played)[0]
     assert theta.arm == "theta_0"
-    assert (theta.values[HARD].mean, theta.values[HARD].runs) == (0.5, 2)
-    assert theta.values[HARD].error == pytest.approx(0.1)
+    assert (theta.values[HARD].mean, theta.values[HARD].runs) == (0.5, 1)
+    assert (theta.values[HARD].error, theta.values[HARD].missing) == (None, 0)
 
 
 def test_theta_0_that_is_measured_anew_on_each_seed_is_a_mean_over_seeds():
@@ -167,6 +210,13 @@ def test_theta_1_is_shown_where_arms_share_it_and_go_on():
     ends = result({}).model_copy(update={"evals": {0: {HARD: 0.4}, 1: {HARD: 0.1}}})
     assert "theta_1" not in named(rows(study, [run("new", 1, ends), *both[1:]]))
     assert "theta_1" not in named(rows(study, [start("new", 1, 0.4), *both[1:]]))
+    # given runs of one arm alone, or a seed of each that the other lacks: nobody knows
+    assert "theta_1" not in named(rows(study, both[:2]))
+    assert named(rows(study, both[:2]))[0] == "theta_0"
+    assert "theta_1" not in named(rows(study, [both[0], both[3]]))
+    # and a study of one arm shares nothing
+    alone = asked(arms={"eva": {}}, against=None, seeds=[1, 2])
+    assert named(rows(alone, both[2:])) == ["theta_0", "eva"]
 
 
 def test_metrics_of_rounds_have_no_theta_0():
@@ -241,6 +291,18 @@ def test_curves_are_means_at_each_round():
     assert (first[0].mean, first[0].error, first[0].runs) == (4.0, 1.0, 2)
     assert (first[1].mean, first[1].error, first[1].missing) == (4.0, None, 1)
     assert {t: point.mean for t, point in found[1].points.items()} == {0: 0.1, 4: 0.5}
+
+
+def test_curves_average_pooled_levels_in_each_seed_first():
+    study = asked(factors=LEVELS, pool=["theta_0"], curves=["round/words"], seeds=[1, 2])
+    played = [
+        run("eva", seed, result({}, rounds={0: {"words": w}}), place={"theta_0": level})
+        for level, seed, w in (("a", 1, 1.0), ("b", 1, 3.0), ("a", 2, 4.0))
+    ]
+    (line,) = table.lines(study, table.tabled_results(study, played))
+    # seed 1: (1 + 3)/2; seed 2: 4 at a alone
+    point = line.points[0]
+    assert (point.mean, point.error, point.runs, point.partial) == (3.0, 1.0, 2, 1)
 
 
 GRID = {"seeds": [8, 9], "grid": {"n": [2, 3]}, "by": HARD}

@@ -15,9 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from eva.cli.out import STOPPED, plain
 from eva.cli.play import AsJson
 from eva.cli.report import write_report
-from eva.errors import EvaError
+from eva.errors import EvaError, RunDirError
 from eva.extras import extra
-from eva.findings import Findings, Measured, Place, Row, places, read_findings, told
+from eva.findings import Findings, Measured, Place, Row, mean_told, places, read_findings, told
 from eva.store import write_whole
 from eva.study import Far, Plan, Played, Study, grid, load, planned, run
 
@@ -43,10 +43,14 @@ def study(
     """Play a study; the same command goes on with one that was stopped."""
     chosen, out = load(file), plain()
     home = directory or Path("runs") / chosen.name
+    check_is_apart(file, home)
     counts = counted(chosen, planned(chosen, home, file.parent))
     if dry_run:
         out.print(json.dumps(counts) if as_json else f"{chosen.name}: {in_words(counts)}")
         return
+    with extra("report", "the report"):  # said now, not after hours
+        import eva.report.figures
+        import eva.report.studied  # noqa: F401
     if not as_json:
         out.print(f"{chosen.name}: {in_words(counts)}; in {home}")
     words = ["eva", "study", file, *([directory] if directory else [])]
@@ -55,10 +59,14 @@ def study(
     cells = played(chosen, home, here=file.parent, jobs=jobs, command=command, as_json=as_json)
     findings, _ = read_findings(home)
     if not as_json:
-        for line in lines(findings):
+        for line in (*lines(findings), *unmeasured(chosen, findings)):
             out.print(line)
-    pages = {"report": str(write_report([home], home))}
-    pages |= {"results": str(write_results(home, results))} if results else {}
+    try:
+        pages = {"report": str(write_report([home], home))}
+        pages |= {"results": str(write_results(home, results))} if results else {}
+    except EvaError as error:
+        check_all_ended(cells, f". Besides, {error}")
+        raise
     out.print(json.dumps(pages) if as_json else "\n".join(f"{k}: {v}" for k, v in pages.items()))
     check_all_ended(cells)
 
@@ -85,8 +93,26 @@ def played(
     return cells
 
 
-def check_all_ended(cells: Iterable[Played]) -> None:
+def check_is_apart(file: Path, home: Path) -> None:
+    """Refuse a study directory that would write over the study file.
+
+    Raises:
+        RunDirError: The file is the one that the directory keeps.
+    """
+    kept = home / "study.yaml"
+    if kept.exists() and kept.samefile(file):
+        raise RunDirError(
+            f"{file} lies where the study would write its own study.yaml; name another folder "
+            f"than {home}, or another file"
+        )
+
+
+def check_all_ended(cells: Iterable[Played], besides: str = "") -> None:
     """Say so at the end where cells failed.
+
+    Args:
+        cells: All that ended.
+        besides: What else went wrong.
 
     Raises:
         EvaError: How many, the first of them, and its reason.
@@ -95,7 +121,7 @@ def check_all_ended(cells: Iterable[Played]) -> None:
     if failed:
         raise EvaError(
             f"{len(failed)} runs have no result and are left out of the tables, e.g. "
-            f"{failed[0].within}: {failed[0].failed}. The same command tries them again"
+            f"{failed[0].within}: {failed[0].failed}. The same command tries them again{besides}"
         )
 
 
@@ -170,6 +196,14 @@ def lines(findings: Findings) -> Iterator[str]:
         yield f"- {sentence}"
 
 
+def unmeasured(study: Study, findings: Findings) -> list[str]:
+    """A sentence if no run measured some of what the study tables and draws: such runs failed."""
+    known = {metric for row in findings.rows for metric in row.values}
+    known |= {line.metric for line in findings.lines}
+    gone = [name for name in dict.fromkeys((*study.metrics, *study.curves)) if name not in known]
+    return [f"measured by no run: {', '.join(gone)}"] if gone else []
+
+
 def table(findings: Findings, place: Place) -> Iterator[str]:
     """The lines of the Markdown table of a place."""
     yield "| arm | " + " | ".join(findings.metrics) + " |"
@@ -186,10 +220,8 @@ def named(row: Row) -> str:
 
 
 def shown(value: Measured | None) -> str:
-    """A mean with its standard error, three digits."""
-    if value is None:
-        return "-"
-    return f"{value.mean:.3f}" + ("" if value.error is None else f" ± {value.error:.3f}")
+    """A mean with its standard error, as the page has it."""
+    return "-" if value is None else mean_told(value)
 
 
 class Bar:

@@ -29,7 +29,8 @@ def probe(run: Path) -> dict[int, dict[str, float]]:
 
     Returns:
         By round: "constraints", the mean number in a prompt, and "solvable", the share of prompts
-        for which a right answer was found.
+        for which a right answer was found; "unread", the number of prompts that are none of the
+        language, where there are some. Where all are, the other two are left out.
 
     Raises:
         RunDirError: It is no run directory, or a file in it is damaged.
@@ -42,13 +43,20 @@ def probe(run: Path) -> dict[int, dict[str, float]]:
 
 
 def asked(prompts: list[Prompt]) -> dict[str, float]:
-    """Mean number of constraints of prompts, and the share that can be answered."""
+    """Mean number of constraints of prompts, the share that can be answered, and how many say none.
+
+    Examples:
+        >>> asked([])
+        {}
+    """
     found = [parse_chat(prompt.messages) for prompt in prompts]
     read = [constraints for constraints in found if not isinstance(constraints, str)]
-    return {
-        "constraints": float(np.mean([len(constraints) for constraints in read])),
-        "solvable": float(np.mean([is_solvable(constraints) for constraints in read])),
-    }
+    unread = len(found) - len(read)
+    asks = {"unread": float(unread)} if unread else {}
+    if read:
+        asks["constraints"] = float(np.mean([len(constraints) for constraints in read]))
+        asks["solvable"] = float(np.mean([is_solvable(constraints) for constraints in read]))
+    return asks
 
 
 def is_solvable(constraints: Constraints) -> bool:

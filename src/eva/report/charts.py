@@ -238,7 +238,7 @@ def _line_marks(
         x=alt.X(
             "x:Q",
             title=x,
-            axis=alt.Axis(values=_ticks(series), format="d", grid=False),
+            axis=alt.Axis(values=ticks(_places(series)), format="d", grid=False),
             scale=alt.Scale(nice=False, zero=False, padding=6),
         ),
         y=alt.Y("y:Q", title=y, axis=alt.Axis(tickCount=4), scale=height or alt.Scale(zero=False)),
@@ -247,9 +247,12 @@ def _line_marks(
     )
 
 
-def _ticks(series: Series, most: int = 9) -> list[int]:
-    """At most `most` round whole numbers over the points, for an axis that counts."""
-    places = [place for points in series.values() for place, _ in points]
+def _places(series: Series) -> list[float]:
+    return [place for points in series.values() for place, _ in points]
+
+
+def ticks(places: Sequence[float], most: int = 9) -> list[int]:
+    """At most `most` round whole numbers over the places, for an axis that counts."""
     low, high = (math.ceil(min(places)), math.floor(max(places))) if places else (0, 0)
     steps = (step * 10**power for power in range(12) for step in (1, 2, 5))
     step = next(s for s in steps if (high - low) // s < most)

@@ -12,9 +12,22 @@ from typing import Literal, TypeAlias
 import altair as alt
 import vl_convert
 
-from eva.findings import Findings, Measured, Picture, Place, Row, pictures_of, told
+from eva.findings import (
+    Findings,
+    Measured,
+    Picture,
+    Place,
+    Row,
+    counted,
+    decimal,
+    decimals,
+    mean_told,
+    pictures_of,
+    pooled_levels,
+    told,
+)
 from eva.report import charts
-from eva.report.marks import MISSING, number
+from eva.report.marks import MISSING
 
 Panel: TypeAlias = alt.LayerChart | alt.FacetChart
 """Layers without a size; Altair's types have it that layers may come out faceted."""
@@ -132,10 +145,11 @@ def _curves(findings: Findings, metric: str, place: Place, look: Look) -> Panel:
         line.arm: {float(t): point for t, point in sorted(line.points.items())} for line in found
     }
     title = "round" if metric.startswith("round/") else "checkpoint"
+    places = [t for by_t in points.values() for t in by_t]
     x = alt.X(
         "x:Q",
         title=title,
-        axis=alt.Axis(tickMinStep=1, tickCount=8, format="d", grid=False),
+        axis=alt.Axis(values=charts.ticks(places), format="d", grid=False),
         scale=alt.Scale(nice=False, zero=False, padding=6),
     )
     base = _base(findings, points, look).encode(x=x)
@@ -154,7 +168,7 @@ def _over_axis(findings: Findings, factor: str, metric: str, place: Place, look:
     x = alt.X(
         "x:Q",
         title=factor,
-        axis=alt.Axis(values=amounts, format="~g", grid=False, labelOverlap=True),
+        axis=alt.Axis(values=amounts, labelExpr="'' + datum.value", grid=False, labelOverlap=True),
         scale=alt.Scale(type="log" if is_log else "linear", nice=False, zero=False, padding=10),
     )
     base = _base(findings, points, look).encode(x=x)
@@ -165,11 +179,16 @@ def _over_axis(findings: Findings, factor: str, metric: str, place: Place, look:
 def _forest(findings: Findings, metric: str, look: Look, *, is_named: bool = True) -> Panel:
     gaps = _gaps(findings)
     names = [_difference(row) for row in gaps]
-    values = [_gap(row, found) for row in gaps if (found := row.values.get(metric))]
+    pooled = pooled_levels(findings)
+    values = [_gap(row, found, pooled) for row in gaps if (found := row.values.get(metric))]
     sides = alt.Axis(
         labels=is_named, labelLimit=320, labelPadding=8, grid=False, domain=False, ticks=False
     )
-    tips = (("name:N", "difference"), ("told:N", metric), ("pairs:Q", "pairs"))
+    tips = (
+        ("name:N", "difference"),
+        ("told:N", metric),
+        ("pairs:N", "seeds" if pooled > 1 else "pairs"),
+    )
     base = alt.Chart({"values": values}).encode(
         y=alt.Y("name:N", title=None, sort=names, axis=sides, scale=alt.Scale(domain=names)),
         color=alt.Color("arm:N", scale=_scale(findings, look), legend=None),
@@ -187,18 +206,21 @@ def _forest(findings: Findings, metric: str, look: Look, *, is_named: bool = Tru
     return alt.layer(zero.encode(x="x:Q"), interval, dots)
 
 
-def _gap(row: Row, found: Measured) -> dict[str, str | float | None]:
+def _gap(row: Row, found: Measured, pooled: int) -> dict[str, str | float | None]:
     """A difference as the figure needs it; of one pair, without an interval."""
-    is_known = found.low is not None and found.high is not None
-    between = f" ({number(found.low)} to {number(found.high)})" if is_known else ""
+    n, between = decimals(found), ""
+    low = high = found.mean
+    if found.low is not None and found.high is not None:
+        low, high = found.low, found.high
+        between = f" ({decimal(low, n)} to {decimal(high, n)})"
     return {
         "name": _difference(row),
         "arm": row.minus,
         "y": found.mean,
-        "low": found.low if is_known else found.mean,
-        "high": found.high if is_known else found.mean,
-        "told": number(found.mean) + between,
-        "pairs": found.runs,
+        "low": low,
+        "high": high,
+        "told": decimal(found.mean, n) + between,
+        "pairs": counted(found, pooled),
     }
 
 
@@ -278,9 +300,7 @@ def _pointer(points: Points, x: str, look: Look) -> list[Panel]:
 
 
 def _told(found: Measured | None) -> str:
-    if found is None:
-        return MISSING
-    return number(found.mean) + ("" if found.error is None else f" ± {number(found.error)}")
+    return MISSING if found is None else mean_told(found)
 
 
 def _spec(chart: Panel, height: int) -> charts.Spec:

@@ -12,11 +12,12 @@ from eva.findings import (
     Cell,
     Findings,
     Made,
-    Measured,
     Outcome,
     Picture,
     Row,
+    counted,
     pictures_of,
+    pooled_levels,
     read_findings,
     told,
 )
@@ -174,7 +175,7 @@ def _fields(path: Path, home: Path, found: Findings, drawn: Charts) -> dict[str,
         "linked": any(run.link for lot in lots for run in (*lot.table, *lot.tune)),
         "failed": sum(lot.failed for lot in lots),
         "seeds": len({cell.seed for cell in found.cells if cell.use == "table"}),
-        "ran": _ran,
+        "ran": lambda row: _ran(row, pooled_levels(found)),
         "where": told,
         "setting_words": setting_words,
     }
@@ -241,13 +242,10 @@ def _panels(found: Findings, one: Picture, drawn: Charts) -> tuple[Figure, ...]:
     )
 
 
-def _ran(row: Row) -> str:
-    """How many runs or pairs a row stands on, and how many were planned."""
-    return ", ".join(dict.fromkeys(map(_counted, row.values.values()))) or "0"
-
-
-def _counted(value: Measured) -> str:
-    return f"{value.runs} of {value.runs + value.missing}" if value.missing else str(value.runs)
+def _ran(row: Row, pooled: int) -> str:
+    """How many seeds, runs or pairs a row stands on, and how many were planned."""
+    said = dict.fromkeys(counted(value, pooled) for value in row.values.values())
+    return ", ".join(said) or "0"
 
 
 def _facts(made: Made | None) -> list[tuple[str, str]]:

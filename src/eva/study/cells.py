@@ -14,15 +14,15 @@ from pydantic import JsonValue
 
 from eva.errors import RecipeError
 from eva.findings import Place
-from eva.recipe import Tree, anchored, checked, found, merged, nearest, tree
+from eva.recipe import FILES, OPAQUE, Tree, anchored, checked, found, merged, nearest, tree
 from eva.study.plan import Played, Setting, Study, Tuning, grid, label, places, tuned_at
 
 LONGEST = 200
 """Characters that the name of a cell's folder may have; file systems end at 255."""
-NAMED = re.compile(r"\{([A-Za-z_][\w.-]*)\}")
-"""A prepared folder in a value."""
-TEXTS = frozenset({"rubric", "template", "templates", "operators", "run"})
-"""Keys whose values have names in braces of their own."""
+NAMED = re.compile(r"\{([\w.-]+)\}")
+"""A name in braces: of a prepared folder, or of somebody else's."""
+FOLDERS = FILES - {"rubric", "template", "templates"}
+"""Keys that name a file or a folder, and no text that may have names in braces of its own."""
 
 
 @dataclass(frozen=True)
@@ -142,13 +142,18 @@ def changed(base: str, changes: Sequence[Tree], here: Path, made: Mapping[str, P
 
 
 def filled(value: JsonValue, made: Mapping[str, Path], key: str = "") -> JsonValue:
-    """A value with the prepared folders that it names.
+    """A value with the prepared folders that it names; other names in braces stay.
+
+    Args:
+        value: A change, or a part of one.
+        made: The prepared folders by name.
+        key: The key under which it stands, or one above whose inner keys are somebody else's.
 
     Raises:
-        RecipeError: It names one that the study does not prepare.
+        RecipeError: A key that names a folder names one that the study does not prepare.
     """
     if isinstance(value, dict):
-        return {inner: filled(one, made, inner) for inner, one in value.items()}
+        return {k: filled(one, made, key if key in OPAQUE else k) for k, one in value.items()}
     if isinstance(value, list):
         return [filled(one, made, key) for one in value]
     if not isinstance(value, str):
@@ -157,7 +162,7 @@ def filled(value: JsonValue, made: Mapping[str, Path], key: str = "") -> JsonVal
     def folder(match: re.Match[str]) -> str:
         if match[1] in made:
             return str(made[match[1]])
-        if key in TEXTS:
+        if key not in FOLDERS:
             return match[0]
         known = nearest(match[1], made) if made else "nothing is prepared"
         raise RecipeError(f"{key} is {value!r}, but prepare has no {match[1]!r}; {known}")

@@ -1,20 +1,17 @@
 """The study directory: it belongs to one study, which may grow, and has one writer at a time."""
 
-import fcntl
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
 from pydantic import JsonValue, ValidationError
 
 from eva.errors import RunDirError
 from eva.findings import Made
-from eva.store import cannot_write, write_whole
-from eva.study.plan import Study, load
+from eva.recipe import dumped, flat
+from eva.store import locked, write_whole
+from eva.study.plan import Study
+from eva.study.written import load
 
 READ_OFF = frozenset({"question", "pool", "axes", "against", "metrics", "curves", "claims", "keep"})
 """Keys that say what is read off the runs: they may change."""
@@ -38,11 +35,10 @@ def held(home: Path, study: Study) -> Iterator[None]:
                 f"{home} is no study directory and holds other files ({', '.join(foreign[:3])}); "
                 "name an empty or a new folder for the study"
             )
-    with _lock(home / "lock"):
+    with locked(home / "lock", home, "study"):
         if file.exists():
             must_be_same(load(file), study, home)
-        fields = study.model_dump(mode="json")
-        write_whole(file, [yaml.safe_dump(fields, sort_keys=False, allow_unicode=True).encode()])
+        write_whole(file, [dumped(study.model_dump(mode="json")).encode()])
         yield
 
 
@@ -58,8 +54,8 @@ def must_be_same(standing: Study, coming: Study, home: Path) -> None:
     was, now = standing.model_dump(mode="json"), coming.model_dump(mode="json")
     old = {key: value for key, value in was.items() if key not in READ_OFF}
     new = old | {key: _shrunk(key, value, was[key]) for key, value in now.items() if key in old}
-    a = {key: repr(value) for key, value in _leaves(old)}
-    b = {key: repr(value) for key, value in _leaves(new)}
+    a = {key: repr(value) for key, value in flat(old)}
+    b = {key: repr(value) for key, value in flat(new)}
     rows = [
         f"{key} is {a.get(key, 'absent')} there and {b.get(key, 'absent')} here"
         for key in dict.fromkeys((*a, *b))
@@ -87,15 +83,6 @@ def _shrunk(key: str, now: JsonValue, was: JsonValue) -> JsonValue:
     return now
 
 
-def _leaves(value: JsonValue, path: str = "") -> Iterator[tuple[str, JsonValue]]:
-    """Dotted keys and what stands there."""
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{path}.{key}" if path else key)
-    else:
-        yield path, value
-
-
 def read_made(home: Path) -> Made | None:
     """Where and how the study was made so far; None before its first cell has ended.
 
@@ -111,27 +98,3 @@ def read_made(home: Path) -> Made | None:
         raise RunDirError(
             f"{file} is damaged; delete it, and run the same command again"
         ) from error
-
-
-@contextmanager
-def _lock(lock: Path) -> Iterator[None]:
-    """Hold a file that names its holder; the system frees it when a process dies."""
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a+")
-    except OSError as error:
-        raise cannot_write(lock, error) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise RunDirError(
-                f"{lock.parent} is being written by {file.read().strip() or 'another process'}; "
-                "wait for it, stop it, or give this study another folder"
-            ) from error
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
-        file.flush()
-        yield

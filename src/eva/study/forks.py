@@ -5,6 +5,7 @@ own and writes what it prints to a log, which it holds for as long as it, or wha
 what a killed study leaves behind for a moment never meets the study that goes on.
 """
 
+import faulthandler
 import fcntl
 import gc
 import multiprocessing
@@ -26,6 +27,7 @@ from types import FrameType, ModuleType
 from typing import TypeAlias
 
 from eva.errors import EvaError, RunDirError
+from eva.store import cannot_write
 
 Tell: TypeAlias = Callable[[int], None]
 """Tells the process that asked how far a task is."""
@@ -167,6 +169,8 @@ def _main(task: Task, pipe: Connection) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except EvaError as error:
+        if error.__cause__:  # of a plug-in, say
+            traceback.print_exc()
         pipe.send((None, str(error)))
     except Exception as error:  # noqa: BLE001  # the top of a process
         traceback.print_exc()
@@ -188,8 +192,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _hold(log: Path, patience: float) -> None:
     """Send all output of this process, and of what it starts, to a log that it alone holds."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise cannot_write(log, error) from error
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -203,3 +210,4 @@ def _hold(log: Path, patience: float) -> None:
             time.sleep(0.05)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
+    faulthandler.enable(2)

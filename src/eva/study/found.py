@@ -30,6 +30,7 @@ def findings(study: Study, played: Sequence[Played]) -> Findings:
         rows=tuple(table.rows(study, results)),
         spent=tuple(spent.spent(study, results)),
         unequal=tuple(spent.unequal(study, results)),
+        equal=tuple(spent.equal(study, results)),
         verdicts=tuple(verdicts),
         unjudged=tuple(unjudged),
         lines=tuple(table.lines(study, results)),

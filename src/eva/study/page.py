@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pydantic import JsonValue
 
 from eva.findings import (
+    MINUS,
     UNEQUAL,
     Findings,
     Made,
@@ -20,11 +21,16 @@ from eva.findings import (
     Row,
     Tuned,
     Verdict,
+    counted,
+    decimal,
+    decimals,
+    listed,
+    mean_told,
     pictures_of,
     places,
+    pooled_levels,
     told,
 )
-from eva.study.claims import MINUS, decimal
 from eva.study.spent import BY_NATURE, SHOULD_BE_EQUAL
 
 MISSING = "\u2013"
@@ -36,7 +42,9 @@ COUNTED = {"evolver_calls": "prompts evolved"}
 _SIGNS = re.compile(r"([\\`*\[\]#]|(?<!\w)_|_(?!\w))")
 """What Markdown prints as it stands only after a backslash ..."""
 _ENTITIES = re.compile(r"[|~$]|<(?=[\w/!?])|&(?=#?\w+;)")
-"""... and what not every reader of Markdown prints even then."""
+"""... and what not every reader of Markdown prints even then ..."""
+_BEGINS = re.compile(r"^(?:[-+>=:!?]|\d+[.)](?=\s|$))")
+"""... and what makes of a line a list, a quote, a rule or a note."""
 
 
 def markdown(findings: Findings, made: Made) -> str:
@@ -83,11 +91,15 @@ def _claims(findings: Findings) -> Iterator[str]:
         yield "## Claims"
         yield "\n".join(f"- {sentence}" for sentence in judged)
     if findings.verdicts:
+        asked = len(findings.verdicts) + len(findings.unjudged)
+        correction = f"after Holm's correction for all {asked}"
+        if asked == 1:
+            correction = "with no correction, for there is one"
         yield (
-            "A claim holds, or does not hold, where the p of its paired t-test is below .05 after "
-            f"Holm's correction for the {len(findings.verdicts)} of this study; else it is not "
-            "resolved. Intervals are bootstrap intervals, which are too short for few pairs: of "
-            "five, one that is said to hold the truth in 95 of 100 cases does in about 85."
+            "A claim holds, or does not hold, where the p of its paired t-test over seeds is below "
+            f"0.05 {correction}; else it is not resolved. Intervals are bootstrap intervals over "
+            "seeds, which are too short for few of them: of five, one that is said to hold the "
+            "truth in 95 of 100 cases does in about 85."
         )
 
 
@@ -99,26 +111,12 @@ def _judged(verdict: Verdict) -> str:
 def _budget(findings: Findings) -> Iterator[str]:
     loud = [one for one in findings.unequal if one.startswith(UNEQUAL)]
     quiet = [one for one in findings.unequal if not one.startswith(UNEQUAL)]
-    if not loud and len(findings.arms) > 1:
-        quiet = [*_equal(findings), *quiet]
+    if not loud and findings.equal:
+        same = listed([EQUAL[name] for name in findings.equal])
+        quiet = [f"All arms spent as many {same}.", *quiet]
     if loud or quiet:
         yield "## Budget"
         yield " ".join([*(f"**{_text(one)}**" for one in loud), *map(_text, quiet)])
-
-
-def _equal(findings: Findings) -> Iterator[str]:
-    """What every arm spent the same of, and what was not counted."""
-    every = [set(one.counts) for one in findings.spent]
-    counted = [words for name, words in EQUAL.items() if all(name in known for known in every)]
-    gone = [words for words in EQUAL.values() if words not in counted]
-    if every and counted:
-        yield f"All arms spent as many {_listed(counted)}."
-    if every and gone:
-        yield f"Not counted in every arm: {_listed(gone)}."
-
-
-def _listed(words: Sequence[str]) -> str:
-    return ", ".join(words[:-1]) + f" and {words[-1]}" if len(words) > 1 else "".join(words)
 
 
 def _ends(findings: Findings) -> Iterator[str]:
@@ -138,7 +136,8 @@ def _legend(findings: Findings) -> str:
     for name in findings.pooled:
         levels = ", ".join(findings.factors[name])
         said += (
-            f" The levels of {name} ({levels}) count as further runs; errors say nothing of others."
+            f" Runs of one seed are averaged over the levels of {name} ({levels}) first; errors "
+            "are those of seeds, and say nothing of other levels."
         )
     if any(row.leads for row in findings.rows):
         said += " Bold: above every other arm beyond noise."
@@ -151,7 +150,12 @@ def _tables(findings: Findings, here: Sequence[Row]) -> Iterator[str]:
     yield _table(
         [*axes, "arm", *metrics, "runs"],
         [
-            [*_levels(row, axes), row.arm, *(_shown(row, m) for m in metrics), _runs(row)]
+            [
+                *_levels(row, axes),
+                _text(row.arm),
+                *(_shown(row, m) for m in metrics),
+                _runs(findings, row),
+            ]
             for row in arms
         ],
         left=len(axes) + 1,
@@ -164,9 +168,9 @@ def _tables(findings: Findings, here: Sequence[Row]) -> Iterator[str]:
             [
                 [
                     *_levels(row, axes),
-                    f"{row.arm} {MINUS} {row.minus}",
+                    _text(f"{row.arm} {MINUS} {row.minus}"),
                     *(_difference(row.values.get(m)) for m in metrics),
-                    _runs(row),
+                    _runs(findings, row),
                 ]
                 for row in gaps
             ],
@@ -178,7 +182,7 @@ def _rounds(drawn: Sequence[Picture]) -> Iterator[str]:
     images = [_image(one) for one in drawn if one.kind == "curves"]
     if images:
         yield "## Over rounds"
-        yield "Mean over runs; the band is one standard error to each side."
+        yield "Mean over seeds; the band is one standard error to each side."
         yield from images
 
 
@@ -191,8 +195,9 @@ def _grid(findings: Findings) -> Iterator[str]:
     keys = list(dict.fromkeys(key for one in findings.tuned for key in one.setting))
     by = findings.tuned_by or "value"
     rows = [
-        [*(one.place[name] for name in factors), one.arm, *(_setting(one, key) for key in keys),
-         _mean(one.value), _counted(one.value), "chosen" if one.is_chosen else ""]
+        [*(_text(one.place[name]) for name in factors), _text(one.arm),
+         *(_text(_setting(one, key)) for key in keys),
+         _mean(one.value), counted(one.value), "chosen" if one.is_chosen else ""]
         for one in findings.tuned
     ]  # fmt: skip
     table = _table([*factors, "arm", *keys, by, "runs", ""], rows, left=len(factors) + 1)
@@ -208,7 +213,7 @@ def _spent(findings: Findings) -> Iterator[str]:
     counts = known + [count for count in counted if count not in known]
     factors = list(dict.fromkeys(name for one in findings.spent for name in one.place))
     rows = [
-        [*(one.place[name] for name in factors), one.arm,
+        [*(_text(one.place[name]) for name in factors), _text(one.arm),
          *(f"{one.counts[c]:,.0f}" if c in one.counts else MISSING for c in counts)]
         for one in findings.spent
     ]  # fmt: skip
@@ -236,7 +241,7 @@ def _grouped(findings: Findings) -> list[Place]:
 
 
 def _levels(row: Row, axes: Sequence[str]) -> list[str]:
-    return [row.place[name] for name in axes]
+    return [_text(row.place[name]) for name in axes]
 
 
 def _shown(row: Row, metric: str) -> str:
@@ -245,32 +250,23 @@ def _shown(row: Row, metric: str) -> str:
 
 
 def _mean(value: Measured | None) -> str:
-    if value is None:
-        return MISSING
-    return _number(value.mean) + ("" if value.error is None else f" ± {_number(value.error)}")
+    return MISSING if value is None else mean_told(value)
 
 
 def _difference(value: Measured | None) -> str:
     if value is None:
         return MISSING
-    shown = _number(value.mean)
+    n = decimals(value)
+    shown = decimal(value.mean, n)
     if value.low is None or value.high is None:
         return shown
-    return f"{shown} ({_number(value.low)} to {_number(value.high)})"
+    return f"{shown} ({decimal(value.low, n)} to {decimal(value.high, n)})"
 
 
-def _number(value: float) -> str:
-    """Three decimals; of what is great, none."""
-    return decimal(value) if abs(value) < 1000 else f"{value:,.0f}".replace("-", MINUS)
-
-
-def _counted(value: Measured) -> str:
-    return f"{value.runs} of {value.runs + value.missing}" if value.missing else str(value.runs)
-
-
-def _runs(row: Row) -> str:
-    """How many runs or pairs a row stands on; of metrics that differ in it, each."""
-    return ", ".join(dict.fromkeys(map(_counted, row.values.values()))) or "0"
+def _runs(findings: Findings, row: Row) -> str:
+    """What a row stands on; of metrics that differ in it, each."""
+    pooled = pooled_levels(findings)
+    return ", ".join(dict.fromkeys(counted(one, pooled) for one in row.values.values())) or "0"
 
 
 def _setting(one: Tuned, key: str) -> str:
@@ -289,17 +285,11 @@ def _seeds(seeds: Iterable[int]) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
-    """A table whose first `left` columns are texts and whose others are numbers."""
+    """A table of Markdown whose first `left` columns are texts and whose others are numbers."""
     lines = ["| " + " | ".join(_text(name) for name in head) + " |"]
     lines.append("|" + "|".join("---" if k < left else "---:" for k in range(len(head))) + "|")
-    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    """The text of a cell; only what is bold keeps its stars."""
-    inner = text.removeprefix("**").removesuffix("**")
-    return f"**{inner}**" if inner != text else _text(text)
 
 
 def _image(one: Picture) -> str:
@@ -316,4 +306,5 @@ def _folded(title: str, body: str) -> str:
 def _text(text: str) -> str:
     """A text that Markdown prints as it stands, on one line."""
     line = _SIGNS.sub(r"\\\1", " ".join(text.split()))
-    return _ENTITIES.sub(lambda sign: f"&#{ord(sign[0])};", line)
+    line = _ENTITIES.sub(lambda sign: f"&#{ord(sign[0])};", line)
+    return _BEGINS.sub(lambda sign: f"{sign[0][:-1]}&#{ord(sign[0][-1])};", line)

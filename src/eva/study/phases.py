@@ -6,24 +6,26 @@ in `made.json`.
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
-from eva.errors import RecipeError
 from eva.findings import Made
 from eva.named import called
-from eva.recipe import nearest
 from eva.start import facts
 from eva.store import write_json
 from eva.study import found, table
+from eva.study.asked import Awaited, asked, check_sets, chosen_by
 from eva.study.cells import Site, table_cells, tuning_cells
+from eva.study.fair import check_alike, check_distinct
 from eva.study.folder import held, read_made
+from eva.study.inputs import Inputs
 from eva.study.plan import Played, Setting, Study, Tuning, grid, places, tuned_at
 from eva.study.play import heavy, play
-from eva.study.prepare import folders, prepared
+from eva.study.prepare import folders, make_folders
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,18 @@ def planned(study: Study, home: Path, here: Path) -> Plan:
     """The plan of a study, every setting at every place checked; nothing is made yet.
 
     Raises:
-        RecipeError: A recipe, a command or the probe is wrong.
+        RecipeError: A recipe, a command or the probe is wrong, arms are not measured alike, two
+            cells are one, or a metric is of no held-out set.
     """
     if study.probe:
         called(study.probe, here)
-    site = Site(home.absolute(), here, folders(study, home))
+    site = Site(home.absolute(), here, folders(study, home, here))
     tried = max(len(grid(study, place)) for place in places(study, study.factors))
     tabled = [table_cells(study, site, _numbered(study, number)) for number in range(tried)]
+    every = [cell for cells in tabled for cell in cells if cell.seed == study.seeds[0]]
+    check_alike(study, every)
+    check_distinct(every)
+    check_sets(study, every)
     return Plan(site, tuple(tuning_cells(study, site)), tuple(tabled[0]))
 
 
@@ -127,61 +134,49 @@ def run(
     plan = planned(study, home, here)
     with held(home, study):
         counts = _Counts(plan, jobs, command, watch)
-        for done, total in prepared(study, home, here=here, jobs=jobs, preload=plan.heavy):
+        for done, total in make_folders(study, home, here=here, jobs=jobs, preload=plan.heavy):
             watch(Far("prepare", done, total))
         counts.start()
-        tuned = yield from _phase(study, plan.tuning, counts)
-        check_metrics([("tune.by", study.tune.by)] if study.tune else [], tuned)
+        ends = _Ends(study, plan)
+        tuned = yield from _phase(study, plan.tuning, counts, ends)
         cells = table_cells(study, plan.site, table.chosen(study, tuned))
-        tabled = yield from _phase(study, cells, counts)
-        check_metrics(_named(study), [*tuned, *tabled])
+        tabled = yield from _phase(study, cells, counts, ends)
         findings = found.findings(study, [*tuned, *tabled])
-        write_json(home / "findings.json", findings.model_dump(mode="json"))
+        # As the study says it: the order of factors, and of the keys of a setting, says something.
+        write_json(home / "findings.json", findings.model_dump(mode="json"), is_sorted=False)
         counts.write()
 
 
 def _phase(
-    study: Study, cells: Sequence[Played], counts: "_Counts"
+    study: Study, cells: Sequence[Played], counts: "_Counts", ends: "_Ends"
 ) -> Generator[Played, None, list[Played]]:
     """Play some cells; yields each as it ends, returns all in the order of the plan."""
     ended = {}
     here, preload = counts.plan.site.here, counts.plan.heavy
-    for cell in play(study, cells, counts.tell, here=here, jobs=counts.jobs, preload=preload):
-        ended[cell.path] = cell
-        counts.end(cell)
-        yield cell
+    told = play(study, cells, counts.tell, here=here, jobs=counts.jobs, preload=preload)
+    with closing(told) as playing:
+        for cell in playing:
+            ended[cell.path] = cell
+            counts.end(cell)
+            yield cell
+            ends.see(cell)
     return [ended[cell.path] for cell in cells]
 
 
-def check_metrics(named: Iterable[tuple[str, str]], played: Sequence[Played]) -> None:
-    """Refuse metrics that no run measured; without any result nothing is known of them.
+class _Ends:
+    """What is checked at each end of a cell, so that a study does not go on in vain."""
 
-    Args:
-        named: Where each is named, and its name.
-        played: The cells.
+    def __init__(self, study: Study, plan: Plan) -> None:
+        self._inputs = Inputs()
+        self._by = Awaited(chosen_by(study), plan.tuning)
+        self._asked = Awaited(asked(study), (*plan.tuning, *plan.tabled))
 
-    Raises:
-        RecipeError: Names the nearest, and those that were measured.
-    """
-    results = [cell.result for cell in played if cell.result]
-    known = {name for result in results for numbers in result.evals.values() for name in numbers}
-    known |= {
-        f"{table.ROUND}{name}"
-        for result in results
-        for numbers in result.rounds.values()
-        for name in numbers
-    }
-    for place, name in named if results else ():
-        if name not in known:
-            raise RecipeError(
-                f"{place} names {name!r}, which no run measured; {nearest(name, known)}"
-            )
-
-
-def _named(study: Study) -> list[tuple[str, str]]:
-    named = [("metrics", name) for name in study.metrics]
-    named += [("curves", name) for name in study.curves]
-    return named + [(f"claims.{k}.on", claim.on) for k, claim in enumerate(study.claims)]
+    def see(self, cell: Played) -> None:
+        """A cell has ended."""
+        self._inputs.see(cell)
+        self._asked.see(cell)
+        if cell.use == "tune":
+            self._by.see(cell)
 
 
 class _Counts:
@@ -195,6 +190,7 @@ class _Counts:
         self._began = self._started = time.monotonic()
         self._done: dict[Path, int] = {}
         self._played, self._cpu_seconds = 0, 0.0
+        self._commits: dict[str, None] = {}
 
     def start(self) -> None:
         """What is prepared is prepared; from here on rounds are played."""
@@ -209,23 +205,29 @@ class _Counts:
     def end(self, cell: Played) -> None:
         """A cell has ended, in this attempt or in one before."""
         self._done[cell.path] = rounds_of(cell)
-        self._cpu_seconds += cell.result.cpu_seconds if cell.result else 0.0
+        if cell.result:
+            self._cpu_seconds += cell.result.cpu_seconds
+            self._commits |= {cell.result.commit: None} if cell.result.commit else {}
         if self._played:
             self.write()
         self._say()
 
     def write(self) -> None:
-        """Write `made.json`; an attempt that plays nothing leaves what was written."""
+        """Write `made.json`; an attempt that plays nothing leaves the times that were written.
+
+        Cells of several commits are all told.
+        """
         before, beside = self._before, self._home / "made.json"
         minutes = (time.monotonic() - self._began) / 60
+        commit = " and ".join(self._commits) or self._facts["commit"]
         if before and not self._played:
-            made = before.model_copy(update={"command": self._command})
+            made = before.model_copy(update={"command": self._command, "commit": commit})
         else:
             made = Made.model_validate(
                 {
                     "command": self._command,
                     "date": datetime.now(UTC).isoformat(timespec="minutes"),
-                    "commit": self._facts["commit"],
+                    "commit": commit,
                     "versions": self._facts["versions"],
                     "minutes": minutes + (before.minutes if before else 0.0),
                     "cpu_minutes": self._cpu_seconds / 60,

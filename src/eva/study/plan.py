@@ -1,4 +1,4 @@
-"""The plan of a study: its file, checked, and the cells that it asks for.
+"""The plan of a study: what it says, checked, and the cells that it asks for.
 
 A cell is one run: an arm, a level of each factor, a setting of the tuned keys, a seed. Its folder
 says what it is, so that a study that grows finds the cells that it has. `eva.study.cells` makes its
@@ -13,13 +13,13 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
     JsonValue,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
@@ -38,11 +38,12 @@ Tuning: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
 
 AS_IS = "as-is"
 """The label of a setting that changes nothing."""
+SETTING = TypeAdapter(Setting)
 NAME = re.compile(r"\w(-?[\w.])*")
 """A name of a folder; "--" stands between names."""
 
 
-def _spelled(name: object) -> object:
+def spelled(name: object) -> object:
     """A name that YAML took for a number or a truth value, as a text."""
     return json.dumps(name) if isinstance(name, bool | int | float) else name
 
@@ -61,13 +62,13 @@ def settings(grid: object) -> tuple[Setting, ...]:
     Raises:
         ValueError: It is neither, or two settings would have the same folder.
     """
-    found: list[Setting]
     if isinstance(grid, Mapping) and all(isinstance(v, list | tuple) for v in grid.values()):
-        found = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+        tried = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     elif isinstance(grid, list | tuple) and all(isinstance(one, Mapping) for one in grid):
-        found = [dict(one) for one in grid]
+        tried = [dict(one) for one in grid]
     else:
         raise ValueError("expected keys with lists of values, or a list of changes with keys")
+    found = [_setting(one) for one in tried]
     labels = [label(setting) for setting in found]
     twice = next((name for name in labels if labels.count(name) > 1), None)
     if twice is not None:
@@ -75,6 +76,19 @@ def settings(grid: object) -> tuple[Setting, ...]:
     if not found:
         raise ValueError("expected at least one setting, and it has none")
     return tuple(found)
+
+
+def _setting(fields: object) -> Setting:
+    """A setting whose keys are texts and whose values JSON can tell."""
+    try:
+        setting = SETTING.validate_python(fields)
+        json.dumps(setting, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(
+            "expected dotted keys that are texts, with finite numbers, texts, truth values, and "
+            f"lists and keys of them; came {fields!r:.80}"
+        ) from error
+    return setting
 
 
 def label(setting: Setting) -> str:
@@ -97,7 +111,7 @@ def _said(value: JsonValue) -> str:
     return re.sub(r"[^\w.+-]+", "_", text).strip("_")
 
 
-Name: TypeAlias = Annotated[str, BeforeValidator(_spelled), AfterValidator(_named)]
+Name: TypeAlias = Annotated[str, BeforeValidator(spelled), AfterValidator(_named)]
 """Of an arm, a factor or a level: it names folders."""
 Change: TypeAlias = Annotated[
     Tree, BeforeValidator(lambda change: {} if change is None else change)
@@ -304,47 +318,12 @@ def grid(study: Study, place: Place) -> tuple[Setting, ...]:
     return replaced[-1] if replaced else study.tune.grid
 
 
-def load(path: Path) -> Study:
-    """The study of a file.
-
-    Raises:
-        RecipeError: It is missing, no YAML, or asks for what is not there.
-    """
-    try:
-        fields = yaml.load(path.read_text("utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise RecipeError(f"there is no study {str(path)!r}; name a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(fields, dict):
-        raise RecipeError(f"{path} holds {type(fields).__name__}; expected keys and values")
-    return checked_study(fields, str(path))
-
-
 def checked_study(fields: Mapping[str, object], source: str) -> Study:
     """The study of a tree of keys; `source` names it in errors."""
     try:
         return Study.model_validate(fields)
     except ValidationError as error:
         raise RecipeError(f"{source}: {_sentence(error)}") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader with YAML 1.2's numbers and truth values: claims have a key `on`."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in known if tag != "tag:yaml.org,2002:bool"]
-    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
 
 
 def _check_known(what: str, named: Iterable[tuple[str, str]], known: Collection[str]) -> None:

@@ -5,7 +5,7 @@ it stopped, byte for byte, as every run does.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -33,7 +33,7 @@ def play(
     here: Path,
     jobs: int,
     preload: Sequence[str] = (),
-) -> Iterator[Played]:
+) -> Generator[Played, None, None]:
     """Play cells in up to `jobs` processes; yields each with what became of it, as it ends.
 
     Args:
@@ -52,7 +52,7 @@ def play(
         must_go_on(cell)
     for cell in known:
         if cell.result:
-            if not is_kept(study, cell):
+            if cell.result.is_whole is False:  # for a kill may have come between
                 prune(cell.path)
             yield cell
     missing = {cell.path / "logs" / "study.log": cell for cell in known if not cell.result}
@@ -88,13 +88,14 @@ def play_cell(
     for t, _ in run_recipe(recipe, path, here=here):
         tell(t)
     cpu_seconds, wall_seconds = time.process_time() - used, time.monotonic() - began
-    keep_result(path, read_result(path, cpu_seconds, wall_seconds, measure))
+    result = read_result(path, cpu_seconds, wall_seconds, measure)
+    keep_result(path, result.model_copy(update={"is_whole": is_whole}))
     if not is_whole:
         prune(path)
 
 
 def is_kept(study: Study, cell: Played) -> bool:
-    """Whether the run directory of a cell is kept whole."""
+    """Whether the run directory of a cell that ends now is kept whole."""
     is_first = cell.use == "table" and cell.seed == study.seeds[0]
     return study.keep == "all" or (study.keep == "first" and is_first)
 

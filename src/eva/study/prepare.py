@@ -1,7 +1,7 @@
 """The folders that a study prepares, such as its theta_0: each is made once, by its command.
 
 A folder is made beside its place and renamed when its command has ended well; its name holds a
-digest of the command, so another command makes another folder.
+digest of the command and of the files that it names, so others make another folder.
 """
 
 import shlex
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from eva import seeds
 from eva.errors import EvaError, RecipeError
+from eva.recipe import LONGEST_NAME
 from eva.store import cannot_write, settle
 from eva.study.forks import Task, Tell, forked
 from eva.study.plan import Study
@@ -21,12 +22,18 @@ OUT = "{out}"
 """Where a command names its folder."""
 
 
-def folders(study: Study, home: Path) -> dict[str, Path]:
+def folders(study: Study, home: Path, here: Path) -> dict[str, Path]:
     """The prepared folders of a study by name; those that are missing are still to be made.
+
+    Args:
+        study: The study.
+        home: Its directory.
+        here: The folder of its file, in which commands run.
 
     Raises:
         RecipeError: A command cannot be read, or says nowhere where its folder is.
     """
+    found = {}
     for name, command in study.prepare.items():
         try:
             words = shlex.split(command)
@@ -36,13 +43,19 @@ def folders(study: Study, home: Path) -> dict[str, Path]:
             raise RecipeError(
                 f"prepare.{name}: {command!r} does not say where its folder is; name it as {OUT}"
             )
-    return {
-        name: home.absolute() / "prepared" / f"{name}-{seeds.digest([command])[:10]}"
-        for name, command in study.prepare.items()
-    }
+        named = seeds.digest([command, *_texts(words, here)])[:10]
+        found[name] = home.absolute() / "prepared" / f"{name}-{named}"
+    return found
 
 
-def prepared(
+def _texts(words: Sequence[str], here: Path) -> list[str]:
+    """The contents of the files beside the study that a command names, also as --option=file."""
+    ends = [word.rpartition("=")[2] for word in words]
+    named = [here / end for end in ends if len(end) <= LONGEST_NAME and not end.startswith("/")]
+    return [file.read_bytes().hex() for file in named if file.is_file()]
+
+
+def make_folders(
     study: Study, home: Path, *, here: Path, jobs: int, preload: Sequence[str] = ()
 ) -> Iterator[tuple[int, int]]:
     """Make the folders that are missing; yields how many are done, and how many there are.
@@ -59,11 +72,11 @@ def prepared(
     Raises:
         EvaError: A command failed: names it, and the last line that it printed.
     """
-    made = folders(study, home)
+    made = folders(study, home, here)
     missing = {_log(path): name for name, path in made.items() if not path.is_dir()}
     done = len(made) - len(missing)
     tasks = [
-        Task(make, (study.prepare[name], made[name], here.absolute()), log)
+        Task(make_folder, (study.prepare[name], made[name], here.absolute()), log)
         for log, name in missing.items()
     ]
     for news in forked(tasks, jobs, preload):
@@ -74,7 +87,7 @@ def prepared(
         yield done, len(made)
 
 
-def make(tell: Tell, command: str, path: Path, here: Path) -> None:
+def make_folder(tell: Tell, command: str, path: Path, here: Path) -> None:
     """Run the command of one folder, and put the folder in its place.
 
     Raises:

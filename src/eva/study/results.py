@@ -4,8 +4,9 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypedDict
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FiniteFloat, JsonValue, TypeAdapter, ValidationError
 
 from eva.contracts import plug_in
 from eva.errors import PlugInError, RunDirError
@@ -17,12 +18,17 @@ Metrics = dict[int, dict[str, float]]
 Probe = Callable[[Path], object]
 """A function of the user's own: from a run directory to its `Metrics`."""
 
-BY_T = TypeAdapter(Metrics)
+BY_T = TypeAdapter(dict[int, dict[str, FiniteFloat]])
 COUNTED = {"prompts": "prompts", "samples": "samples", "tokens": "tokens",
            "evolver_calls": "written"}  # fmt: skip
 """What was spent, and the metric of a round that counts it."""
 KEPT = frozenset({"recipe.yaml", "run.json", "result.json", "rounds", "evals", "logs"})
 """What a pruned run directory still has."""
+
+
+class _Facts(TypedDict):
+    commit: str | None
+    inputs: dict[str, JsonValue] | None
 
 
 class Result(Record):
@@ -40,6 +46,12 @@ class Result(Record):
     """CPU time of the process that played it."""
     wall_seconds: float
     """Wall time, of the last attempt."""
+    is_whole: bool | None = None
+    """Whether its run directory is kept whole; None in results of before this was written."""
+    commit: str | None = None
+    """The commit of eva that began it; None where eva is no checkout."""
+    inputs: dict[str, JsonValue] | None = None
+    """What it read from outside, as digests (`eva.build.inputs`)."""
 
 
 def read_result(path: Path, cpu_seconds: float, wall_seconds: float, probe: Probe | None) -> Result:
@@ -64,6 +76,7 @@ def read_result(path: Path, cpu_seconds: float, wall_seconds: float, probe: Prob
         spent=spent,
         cpu_seconds=cpu_seconds,
         wall_seconds=wall_seconds,
+        **_facts(path),
     )
 
 
@@ -77,8 +90,9 @@ def known_result(path: Path) -> Result | None:
     if not file.exists():
         return None
     try:
-        return Result.model_validate_json(file.read_bytes())
-    except ValidationError as error:
+        found = Result.model_validate_json(file.read_bytes())
+        return found if found.inputs else found.model_copy(update=_facts(path))
+    except (ValueError, OSError) as error:
         raise RunDirError(f"{file} is damaged; delete the folder {path}, and it is played "
                           "again") from error  # fmt: skip
 
@@ -111,13 +125,20 @@ def _joined(rounds: Metrics, probe: Probe, path: Path) -> Metrics:
         measured = BY_T.validate_python(found)
     except ValidationError as error:
         raise PlugInError(
-            f"the probe returned {found!r:.120}; expected numbers by name by round, such as "
-            "{0: {'length': 5.0}}"
+            f"the probe returned {found!r:.120}; expected finite numbers by name by round, such as "
+            "{0: {'length': 5.0}}; what cannot be measured is left out"
         ) from error
     for t, metrics in measured.items():
         if both := sorted(metrics.keys() & rounds.get(t, {}).keys()):
             raise PlugInError(f"the probe measures {both[0]!r}, which a round has; rename it")
     return {t: {**rounds.get(t, {}), **measured.get(t, {})} for t in sorted({*rounds, *measured})}
+
+
+def _facts(path: Path) -> _Facts:
+    """What `run.json` says of the commit and the inputs of a run."""
+    file = path / "run.json"
+    found = json.loads(file.read_bytes()) if file.exists() else {}
+    return {"commit": found.get("commit"), "inputs": found.get("inputs")}
 
 
 def _floats(file: Path) -> dict[str, float]:

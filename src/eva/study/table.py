@@ -1,7 +1,8 @@
 """The tables of a study: where arms end, how far apart, how they got there, how they were tuned.
 
-All of it is a mean over runs: the seeds, and the levels of the factors that the study pools. A run
-that failed, or did not measure something, is left out and counted.
+All of it is a mean over seeds. Runs of one seed that differ by the level of a pooled factor share
+their draws, so they are averaged first: only seeds count as evidence. A run that failed, or did not
+measure something, is left out; a seed of which nothing is left is counted as missing.
 """
 
 import itertools
@@ -26,6 +27,8 @@ Results: TypeAlias = Mapping[tuple[str, Key], Result]
 """What each run of the table measured, by arm and key; one that failed is absent."""
 Taken: TypeAlias = dict[Key, float | None]
 """A number of each planned run of an arm in a place; None where it is missing."""
+Shared: TypeAlias = dict[Levels, dict[int, tuple[float | None, ...]]]
+"""The metrics of a checkpoint that all arms share, by levels and seed."""
 
 ROUND = "round/"
 """How a metric of a round begins; others are held-out metrics of a checkpoint."""
@@ -33,6 +36,8 @@ NO_GOAL = frozenset({"missing", "overoptimised"})
 """Held-out metrics that no arm leads by having more of."""
 RESOLVED = 0.05
 """A corrected p below this is no noise."""
+FLAT = 1e-9
+"""Errors below this part of a mean are those of rounding. Our choice."""
 
 
 def tabled(study: Study) -> list[Place]:
@@ -61,7 +66,7 @@ def rows(study: Study, results: Results) -> list[Row]:
         led = {metric: _leader(study, ends, metric) for metric in study.metrics}
         for arm in study.arms:
             leads = tuple(metric for metric in study.metrics if led[metric] == arm)
-            values = _measured({m: ends[arm, m].values() for m in study.metrics})
+            values = _known({m: averaged(ends[arm, m]) for m in study.metrics})
             found.append(Row(place=place, arm=arm, values=values, leads=leads))
         found += _differences(study, ends, place)
     return found
@@ -71,11 +76,12 @@ def lines(study: Study, results: Results) -> list[Line]:
     """The curves: each metric of each arm in each place, over rounds."""
     found = []
     for place, metric, arm in itertools.product(tabled(study), study.curves, study.arms):
-        keys = _keys(study, place)
-        curves = [_series(results[arm, key], metric) for key in keys if (arm, key) in results]
-        gone = [None] * (len(keys) - len(curves))
-        every_t = sorted(set().union(*curves))
-        means = {t: measured([*(curve.get(t) for curve in curves), *gone]) for t in every_t}
+        curves = {
+            key: _series(results[arm, key], metric) if (arm, key) in results else {}
+            for key in _keys(study, place)
+        }
+        every_t = sorted(set().union(*curves.values()))
+        means = {t: averaged({key: curves[key].get(t) for key in curves}) for t in every_t}
         points = {t: mean for t, mean in means.items() if mean}
         if points:
             found.append(Line(place=place, arm=arm, metric=metric, points=points))
@@ -103,7 +109,7 @@ def chosen(study: Study, played: Sequence[Played]) -> dict[Tuning, Setting]:
 
     The greatest mean of `tune.by` on the tuning seeds; of those that are within `tune.within` of
     its standard errors the first of the grid. Our choice: a setting that failed on a seed is no
-    choice while another failed on fewer, for what is left of it are the seeds on which it went well.
+    choice while another failed on fewer: what is left of it are the seeds on which it went well.
 
     Args:
         study: The study.
@@ -158,9 +164,22 @@ def ending(metric: str) -> Callable[[Result], float | None]:
 
 
 def difference(a: Taken, b: Taken) -> Measured | None:
-    """How far a is above b over pairs of the same levels and seed; None without a pair."""
-    pairs = [(x, b.get(key)) for key, x in a.items()]
-    return measured([None if x is None or y is None else x - y for x, y in pairs])
+    """How far a is above b over pairs of the same levels and seed; None without a pair.
+
+    Pairs of one seed are averaged first, over the pooled levels that both sides have.
+    """
+    pairs = [(key, x, b.get(key)) for key, x in a.items()]
+    return averaged({key: None if x is None or y is None else x - y for key, x, y in pairs})
+
+
+def averaged(found: Taken) -> Measured | None:
+    """The mean over seeds, each the mean over the levels that it has; None if all are missing."""
+    by_seed: dict[int, list[float | None]] = {}
+    for (_, seed), x in found.items():
+        by_seed.setdefault(seed, []).append(x)
+    means = measured(_mean(x_N) for x_N in by_seed.values())
+    partial = sum(0 < x_N.count(None) < len(x_N) for x_N in by_seed.values())
+    return means and means.model_copy(update={"partial": partial})
 
 
 def measured(x_N: Iterable[float | None]) -> Measured | None:
@@ -168,6 +187,9 @@ def measured(x_N: Iterable[float | None]) -> Measured | None:
 
     All means of as many numbers draw the same resamples, so that a difference which is told twice
     has one interval.
+
+    Args:
+        x_N: A number of each seed; None where it is missing.
     """
     every = list(x_N)
     known_N = np.array([x for x in every if x is not None])
@@ -182,10 +204,19 @@ def measured(x_N: Iterable[float | None]) -> Measured | None:
 
 
 def p_of(found: Measured, value: float) -> float | None:
-    """Two-sided p of the t-test that a mean is `value`; None for one run or pair."""
-    if found.error is None:
+    """Two-sided p of the t-test that a mean is `value`; None for one seed, or without any spread.
+
+    Where all seeds say the same, nothing tells what chance does: no t can be had.
+    """
+    if found.error is None or is_flat(found, value):
         return None
     return p_value(Estimate(found.mean, found.error), value, df=found.runs - 1)
+
+
+def is_flat(found: Measured, value: float = 0.0) -> bool:
+    """Whether several seeds say the same, but for rounding, beside the size of mean and value."""
+    size = max(abs(found.mean), abs(value))
+    return found.error is not None and found.error <= FLAT * size
 
 
 def _combined(study: Study, names: Sequence[str]) -> list[Place]:
@@ -200,10 +231,15 @@ def _keys(study: Study, place: Place) -> list[Key]:
     return [(tuple(levels.items()), seed) for levels in here for seed in study.seeds]
 
 
-def _measured(numbers: Mapping[str, Iterable[float | None]]) -> dict[str, Measured]:
+def _known(numbers: Mapping[str, Measured | None]) -> dict[str, Measured]:
     """By metric, without those that were never measured."""
-    found = {metric: measured(x_N) for metric, x_N in numbers.items()}
-    return {metric: value for metric, value in found.items() if value}
+    return {metric: value for metric, value in numbers.items() if value}
+
+
+def _mean(x_N: Iterable[float | None]) -> float | None:
+    """The mean of what is known, exact where all are equal; None if nothing is."""
+    known_N = np.array([x for x in x_N if x is not None])
+    return estimate(known_N).mean if len(known_N) else None
 
 
 def _by_t(result: Result, metric: str) -> dict[int, dict[str, float]]:
@@ -218,9 +254,14 @@ def _series(result: Result, metric: str) -> dict[int, float]:
 
 
 def _shared(study: Study, results: Results, place: Place, t: int) -> Row | None:
-    """theta_t where every arm has the same one and goes on; what all seeds share is one run."""
+    """theta_t where every arm has the same one and goes on.
+
+    All begin with theta_0, also if one arm alone has a result; what they share after a round is
+    known where all of them have one on the same levels and seed.
+    """
     metrics = [metric for metric in study.metrics if not metric.startswith(ROUND)]
-    runs: dict[Levels, list[tuple[float | None, ...]]] = {}
+    runs: Shared = {}
+    is_met = t == 0
     for levels, seed in _keys(study, place):
         key = (levels, seed)
         here = [results[arm, key] for arm in study.arms if (arm, key) in results]
@@ -229,15 +270,24 @@ def _shared(study: Study, results: Results, place: Place, t: int) -> Row | None:
         seen = {tuple(_series(result, m).get(t) for m in metrics) for result in here}
         if len(seen) > 1:
             return None
-        runs.setdefault(levels, []).extend(seen)
-    counted = [n for same in runs.values() for n in (same if len(set(same)) > 1 else same[:1])]
-    values = _measured({metric: [n[k] for n in counted] for k, metric in enumerate(metrics)})
-    return Row(place=place, arm=f"theta_{t}", values=values) if values else None
+        runs.setdefault(levels, {})[seed] = seen.pop() if seen else (None,) * len(metrics)
+        is_met |= 1 < len(here) == len(study.arms)
+    values = _known({metric: _once(runs, k) for k, metric in enumerate(metrics)})
+    return Row(place=place, arm=f"theta_{t}", values=values) if values and is_met else None
+
+
+def _once(runs: Shared, k: int) -> Measured | None:
+    """The mean of a metric over seeds; if all seeds share what is measured, it is one run."""
+    found = {(levels, seed): x[k] for levels, of in runs.items() for seed, x in of.items()}
+    same = {levels: {x[k] for x in of.values()} - {None} for levels, of in runs.items()}
+    if all(len(values) < 2 for values in same.values()):
+        return averaged({(levels, 0): next(iter(same[levels]), None) for levels in same})
+    return averaged(found)
 
 
 def _leader(study: Study, ends: Mapping[tuple[str, str], Taken], metric: str) -> str | None:
     """The arm that ends above each other one beyond noise, if there is such an arm."""
-    known = {arm: measured(ends[arm, metric].values()) for arm in study.arms}
+    known = {arm: averaged(ends[arm, metric]) for arm in study.arms}
     means = {arm: value.mean for arm, value in known.items() if value}
     has_goal = not metric.startswith(ROUND) and metric.split("/")[-1] not in NO_GOAL
     if not has_goal or len(study.arms) < 2 or not means:
@@ -257,8 +307,7 @@ def _differences(study: Study, ends: Mapping[tuple[str, str], Taken], place: Pla
     found = []
     for other in study.arms:
         if other != one:
-            gaps = {m: difference(ends[one, m], ends[other, m]) for m in study.metrics}
-            values = {metric: gap for metric, gap in gaps.items() if gap}
+            values = _known({m: difference(ends[one, m], ends[other, m]) for m in study.metrics})
             found.append(Row(place=place, arm=one, minus=other, values=values))
     return found
 
