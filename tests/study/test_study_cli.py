@@ -113,7 +113,7 @@ def test_what_failed_is_said_at_once_and_at_the_end_and_the_rest_is_shown(study,
     write(tmp_path, arms={"static": {"creator": None}, "eva": {"reward": own}})
     error, out = failing("study", "small.yaml")
     assert isinstance(error, EvaError)
-    assert "2 runs have no result and are left out of the tables, e.g. cells/eva" in str(error)
+    assert "2 of 4 runs have no result and are left out of the tables, e.g. cells/eva" in str(error)
     assert "failed: cells/eva/as-is/seed1: own:reward: the module 'own' cannot be" in out
     assert "| static | 0." in out
     assert "| eva | -" in out
@@ -158,7 +158,7 @@ def test_runs_that_failed_are_told_even_if_the_pages_cannot_be_written(study, tm
     (tmp_path / "docs").write_text("")
     write(tmp_path, arms={"static": {"creator": None}, "eva": {"reward": own}})
     error, _ = failing("study", "small.yaml", "--results", "docs/results")
-    assert "2 runs have no result" in str(error)
+    assert "2 of 4 runs have no result" in str(error)
     assert ". Besides, cannot write docs/results/" in str(error)
     (tmp_path / "own.py").write_text("from eva.toy import reward\n")
     error, _ = failing("study", "small.yaml", "--results", "docs/results")

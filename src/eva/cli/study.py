@@ -117,11 +117,13 @@ def check_all_ended(cells: Iterable[Played], besides: str = "") -> None:
     Raises:
         EvaError: How many, the first of them, and its reason.
     """
-    failed = [cell for cell in cells if cell.failed]
+    every = list(cells)
+    failed = [cell for cell in every if cell.failed]
     if failed:
         raise EvaError(
-            f"{len(failed)} runs have no result and are left out of the tables, e.g. "
-            f"{failed[0].within}: {failed[0].failed}. The same command tries them again{besides}"
+            f"{len(failed)} of {len(every)} runs have no result and are left out of the tables, "
+            f"e.g. {failed[0].within}: {failed[0].failed}. The same command tries them "
+            f"again{besides}"
         )
 
 

@@ -177,7 +177,7 @@ class Study(Part):
     )
     """Levels by factor, crossed with each other and with the arms; the first is the reference."""
     pool: tuple[Name, ...] = ()
-    """Factors whose levels count as further runs in tables and claims."""
+    """Factors over whose levels each seed is averaged, in tables and claims."""
     axes: tuple[Name, ...] = ()
     """Factors whose levels are amounts, drawn as horizontal axes."""
     arms: dict[Name, Change] = Field(min_length=1)
