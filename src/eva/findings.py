@@ -199,11 +199,8 @@ class Findings(Record):
         best = f"the greatest mean of {self.tuned_by}"
         if not self.tuned_within:
             return best
-        errors = (
-            "one standard error"
-            if self.tuned_within == 1
-            else (f"{self.tuned_within:g} standard errors")
-        )
+        is_one = self.tuned_within == 1
+        errors = "one standard error" if is_one else f"{self.tuned_within:g} standard errors"
         return f"the first within {errors} of {best}"
 
 
@@ -322,6 +319,12 @@ def counted(found: Measured, pooled: int = 1) -> str:
         return said
     said += f"{' seeds' if planned > 1 else ''} x {pooled}"
     return said + (f" ({found.partial} in part)" if found.partial else "")
+
+
+def ran(findings: Findings, row: Row) -> str:
+    """What a row stands on, as `counted` tells it; of metrics that differ in it, each."""
+    pooled = pooled_levels(findings)
+    return ", ".join(dict.fromkeys(counted(one, pooled) for one in row.values.values())) or "0"
 
 
 def pooled_levels(findings: Findings) -> int:

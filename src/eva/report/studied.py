@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -15,9 +16,8 @@ from eva.findings import (
     Outcome,
     Picture,
     Row,
-    counted,
     pictures_of,
-    pooled_levels,
+    ran,
     read_findings,
     told,
 )
@@ -175,7 +175,7 @@ def _fields(path: Path, home: Path, found: Findings, drawn: Charts) -> dict[str,
         "linked": any(run.link for lot in lots for run in (*lot.table, *lot.tune)),
         "failed": sum(lot.failed for lot in lots),
         "seeds": len({cell.seed for cell in found.cells if cell.use == "table"}),
-        "ran": lambda row: _ran(row, pooled_levels(found)),
+        "ran": partial(ran, found),
         "where": told,
         "setting_words": setting_words,
     }
@@ -240,12 +240,6 @@ def _panels(found: Findings, one: Picture, drawn: Charts) -> tuple[Figure, ...]:
         for metric in one.metrics
         for place in one.places
     )
-
-
-def _ran(row: Row, pooled: int) -> str:
-    """How many seeds, runs or pairs a row stands on, and how many were planned."""
-    said = dict.fromkeys(counted(value, pooled) for value in row.values.values())
-    return ", ".join(said) or "0"
 
 
 def _facts(made: Made | None) -> list[tuple[str, str]]:

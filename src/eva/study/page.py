@@ -28,17 +28,15 @@ from eva.findings import (
     mean_told,
     pictures_of,
     places,
-    pooled_levels,
+    ran,
     told,
 )
-from eva.study.spent import BY_NATURE, SHOULD_BE_EQUAL
+from eva.study.spent import BY_NATURE, SHOULD_BE_EQUAL, WORDS
 
 MISSING = "\u2013"
 """Printed where a number is missing: an en dash."""
-EQUAL = {"prompts": "prompts", "samples": "samples", "steps": "gradient steps"}
-"""What arms should spend the same of, in words."""
-COUNTED = {"evolver_calls": "prompts evolved"}
-"""What else is counted, where its name does not say it."""
+COUNTED = {count: noun for count, (_, noun) in WORDS.items()} | {"evolver_calls": "prompts evolved"}
+"""What is counted, in words that stand alone."""
 _SIGNS = re.compile(r"([\\`*\[\]#]|(?<!\w)_|_(?!\w))")
 """What Markdown prints as it stands only after a backslash ..."""
 _ENTITIES = re.compile(r"[|~$]|<(?=[\w/!?])|&(?=#?\w+;)")
@@ -112,7 +110,7 @@ def _budget(findings: Findings) -> Iterator[str]:
     loud = [one for one in findings.unequal if one.startswith(UNEQUAL)]
     quiet = [one for one in findings.unequal if not one.startswith(UNEQUAL)]
     if not loud and findings.equal:
-        same = listed([EQUAL[name] for name in findings.equal])
+        same = listed([COUNTED[name] for name in findings.equal])
         quiet = [f"All arms spent as many {same}.", *quiet]
     if loud or quiet:
         yield "## Budget"
@@ -154,7 +152,7 @@ def _tables(findings: Findings, here: Sequence[Row]) -> Iterator[str]:
                 *_levels(row, axes),
                 _text(row.arm),
                 *(_shown(row, m) for m in metrics),
-                _runs(findings, row),
+                ran(findings, row),
             ]
             for row in arms
         ],
@@ -170,7 +168,7 @@ def _tables(findings: Findings, here: Sequence[Row]) -> Iterator[str]:
                     *_levels(row, axes),
                     _text(f"{row.arm} {MINUS} {row.minus}"),
                     *(_difference(row.values.get(m)) for m in metrics),
-                    _runs(findings, row),
+                    ran(findings, row),
                 ]
                 for row in gaps
             ],
@@ -217,7 +215,7 @@ def _spent(findings: Findings) -> Iterator[str]:
          *(f"{one.counts[c]:,.0f}" if c in one.counts else MISSING for c in counts)]
         for one in findings.spent
     ]  # fmt: skip
-    heads = [EQUAL.get(count, COUNTED.get(count, count)) for count in counts]
+    heads = [COUNTED.get(count, count) for count in counts]
     table = _table([*factors, "arm", *heads], rows, left=len(factors) + 1)
     yield _folded("What one run spent, mean over runs", table)
 
@@ -261,12 +259,6 @@ def _difference(value: Measured | None) -> str:
     if value.low is None or value.high is None:
         return shown
     return f"{shown} ({decimal(value.low, n)} to {decimal(value.high, n)})"
-
-
-def _runs(findings: Findings, row: Row) -> str:
-    """What a row stands on; of metrics that differ in it, each."""
-    pooled = pooled_levels(findings)
-    return ", ".join(dict.fromkeys(counted(one, pooled) for one in row.values.values())) or "0"
 
 
 def _setting(one: Tuned, key: str) -> str:

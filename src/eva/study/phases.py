@@ -4,7 +4,6 @@
 in `made.json`.
 """
 
-import json
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -234,7 +233,7 @@ class _Counts:
                     "jobs": self.jobs,
                 }
             )
-        write_json(beside, json.loads(made.model_dump_json()))
+        write_json(beside, made.model_dump(mode="json"))
 
     def _say(self) -> None:
         done, total = sum(self._done.values()), self.plan.rounds
