@@ -47,8 +47,8 @@ def leave(tell):
 def sleep(tell, marks):
     """Start a program that holds the log too, and wait for ever; leave a mark when asked to end."""
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    tell(os.getpid())
     try:
+        tell(os.getpid())  # inside: whoever hears it may ask at once
         time.sleep(600)
     except KeyboardInterrupt:
         Path(marks).write_text("asked")
