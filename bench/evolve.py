@@ -1,21 +1,23 @@
 """How many rewrites a second: eva's Evol-Instruct against distilabel's, before one served model.
 
-    python bench/evolve.py                # about three minutes; writes docs/bench-evolve.md
+    python bench/evolve.py                # about four minutes; writes docs/bench-evolve.md
     python bench/evolve.py --turns 1      # a look; the page is not written then
 
 A local server answers every request after 50 ms, in a process of its own; at most 256 requests are
 in flight, so no client can have more than 5,120 answers a second. Each arm draws one of five
 operators for each rewrite, and writes four rewrites of each prompt, all kept. eva runs as in a
-recipe: chunks of 1,024 parents, an HTTP writer that keeps every answer on disk, children as checked
-records; "chained" rewrites the last rewrite, as distilabel does, "independent" the parent.
-distilabel runs as its documentation has it: a pipeline of one step, with a batch as large as what
-may be in flight. It lives in a virtual environment of its own, which the first run makes.
+recipe: an HTTP writer that keeps every answer on disk, children as checked records, a chunk of
+4,096 parents; "chained" rewrites the last rewrite, as distilabel does, "independent" the parent,
+and "in 3" is `creator.evolve.processes: 3`. distilabel runs as its documentation has it: a pipeline
+of one step, with a batch as large as what may be in flight. It lives in a virtual environment of
+its own, which the first run makes.
 
 eva's seconds are those of the whole evolver, from parents to children. distilabel's are those
-between the first request and the last answer, as the server sees them: its start-up is not
-counted. CPU time is that of all processes of an arm between its first request and its last answer,
-memory the greatest proportional set size of all of them. All run in turn, and a ratio is the median
-of the ratios within one turn, so that a machine that slows down slows all.
+between the first request and the last answer, as the server sees them. The start of processes,
+which happens once, is not counted in either. CPU time is that of all processes of an arm between
+its first request and its last answer, memory the greatest proportional set size of all of them. All
+run in turn, and a ratio is the median of the ratios within one turn, so that a machine that slows
+down slows all.
 """
 
 import argparse
@@ -84,11 +86,13 @@ class Arm:
 
 
 def arms() -> list[Arm]:
-    """The rivals: eva in two ways, and distilabel."""
+    """The rivals: eva in four ways, and distilabel."""
     eva, theirs = str(HERE / "_evolve_eva.py"), str(HERE / "_evolve_distilabel.py")
     ours = [
-        Arm(f"eva, {mode}", (sys.executable, eva), (mode, str(EVA_PARENTS)), EVA_PARENTS)
+        Arm(name, (sys.executable, eva), (mode, str(processes), str(EVA_PARENTS)), EVA_PARENTS)
+        for processes, where in ((1, ""), (3, " in 3"))
         for mode in ("chained", "independent")
+        for name in [f"eva, {mode}{where}"]
     ]
     distilabel = (str(VENV / "bin" / "python"), theirs)
     return [*ours, Arm("distilabel", distilabel, (str(THEIR_PARENTS),), THEIR_PARENTS)]
@@ -157,20 +161,30 @@ def measure(arm: Arm, server: str) -> Measured:
     return Measured(wanted, wanted / seconds, cpu, memory, int(counts["peak"]))
 
 
-def usage(session: int) -> tuple[float, float]:
-    """CPU seconds and proportional set size in bytes of all processes of a session."""
+def usage(first: int) -> tuple[float, float]:
+    """CPU seconds and proportional set size in bytes of a process and all that came of it."""
     cpu = memory = 0.0
+    found, stats = {first}, dict(stat_fields())
+    while more := {p for p, fields in stats.items() if int(fields[1]) in found} - found:
+        found |= more
+    for process in found & stats.keys():
+        try:
+            rolled = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+            memory += next(int(line.split()[1]) for line in rolled if line[:4] == "Pss:")
+            cpu += sum(map(int, stats[process][11:15])) / TICK  # with children that ended
+        except (OSError, StopIteration):
+            continue  # it ended meanwhile
+    return cpu, memory * 1024
+
+
+def stat_fields() -> Iterator[tuple[int, list[str]]]:
+    """All processes, and what /proc says of each after its name: state, parent, ..."""
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[3]) == session:
-                    cpu += sum(map(int, fields[11:15])) / TICK  # with children that ended
-                    rolled = (folder / "smaps_rollup").read_text().splitlines()
-                    memory += next(int(line.split()[1]) for line in rolled if line[:4] == "Pss:")
-            except (OSError, StopIteration):
+                yield int(folder.name), (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
                 continue  # it ended meanwhile
-    return cpu, memory * 1024
 
 
 def report(turns: Sequence[Sequence[Measured]], load: str) -> str:

@@ -1,12 +1,14 @@
 """Small functions lifted to the seams."""
 
 import doctest
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 from eva import adapt
-from eva.records import Message, Prompt, Response
+from eva.protocols import Chaining
+from eva.records import Checkpoint, Message, Prompt, Response, Sampling
 
 ASK = Prompt(messages=(Message(role="user", content="x"),))
 
@@ -64,3 +66,90 @@ def test_a_failed_answer_takes_part_in_no_duel():
     assert set(asked) == {("a", "aa"), ("aa", "a")}
     scored = adapt.per_response(lambda p, r: float(r.text == "a"))([ASK], [answers])
     np.testing.assert_array_equal(scored, [[1.0, 0.0, np.nan]])
+
+
+class Counting:
+    """A policy that answers with the length of the prompt, and remembers its calls."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, prompts, n, *, sampling, seed):
+        self.calls.append([prompt.messages[0].content for prompt in prompts])
+        return [[Response(text=str(len(prompt.messages[0].content)))] for prompt in prompts]
+
+
+def ask(text):
+    return Prompt(messages=(Message(role="user", content=text),))
+
+
+def grow(heard, ends):
+    """Chain i asks "x", "xx", ... up to `ends[i]` prompts."""
+
+    def following(i, answer):
+        heard.append((i, answer and answer.text))
+        length = int(answer.text) + 1 if answer else 1
+        return ask("x" * length) if length <= ends[i] else None
+
+    return following
+
+
+def test_chains_are_asked_step_by_step_where_a_policy_knows_nothing_better():
+    policy, heard = Counting(), []
+    adapt.chains(policy, 3, grow(heard, [2, 0, 1]), sampling=Sampling(), seed=1)
+    assert policy.calls == [["x", "x"], ["xx"]]
+    assert heard == [(0, None), (1, None), (2, None), (0, "1"), (2, "1"), (0, "2")]
+
+    adapt.chains(policy, 0, grow(heard, []), sampling=Sampling(), seed=1)
+    assert len(policy.calls) == 2  # there was nothing to ask
+
+
+def test_a_policy_that_chains_is_asked_to():
+    class Chains(Counting):
+        def chains(self, count, following, *, sampling, seed):
+            self.calls.append((count, following(0, None), seed))
+
+    policy = Chains()
+    assert isinstance(policy, Chaining)
+    adapt.chains(policy, 2, grow([], [1, 1]), sampling=Sampling(), seed=5)
+    assert policy.calls == [(2, ask("x"), 5)]
+
+
+def test_a_model_is_opened_when_it_is_asked_and_closed_when_it_is_left():
+    seen = []
+
+    @contextmanager
+    def open_policy(checkpoint):
+        seen.append(f"open {checkpoint.id}")
+        yield Counting()
+        seen.append("close")
+
+    with adapt.Asked("m", open_policy, Checkpoint(uri="u", id="theta")) as asked:
+        assert seen == []
+        [[one]] = asked([ask("abc")], 1, sampling=Sampling(), seed=1)
+        asked.chains(1, grow([], [2]), sampling=Sampling(), seed=1)
+        assert (one.text, seen) == ("3", ["open theta"])
+        asked.release()
+        assert seen == ["open theta", "close"]
+        asked.chains(1, grow([], [1]), sampling=Sampling(), seed=1)
+    assert seen == ["open theta", "close"] * 2
+
+
+def test_how_a_context_is_left_is_told_to_what_was_opened():
+    seen = []
+
+    @contextmanager
+    def open_policy(checkpoint):
+        try:
+            yield Counting()
+        except KeyError as error:
+            seen.append(repr(error))
+            raise
+
+    with (
+        pytest.raises(KeyError),
+        adapt.Asked("m", open_policy, Checkpoint(uri="u", id="t")) as asked,
+    ):
+        asked([ask("abc")], 1, sampling=Sampling(), seed=1)
+        raise KeyError("x")
+    assert seen == ["KeyError('x')"]

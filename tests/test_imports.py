@@ -8,7 +8,7 @@ import pytest
 SRC = Path(__file__).parent.parent / "src" / "eva"
 
 LEVELS = [
-    {"errors", "seeds"},
+    {"errors", "processes", "seeds"},
     {"records", "extras"},
     {"parts", "protocols", "words", "yields"},
     {"formulas"},
@@ -55,7 +55,7 @@ MAY_IMPORT_PLUG_INS = {
 CORE_FOR_PLUG_INS = {
     "errors", "seeds", "records", "parts", "protocols", "adapt", "config", "formulas",
     "checkpoints", "pairs", "reading", "contracts", "store", "recipe", "export", "jobs",
-    "words", "yields", "findings",
+    "words", "yields", "findings", "processes",
 }  # fmt: skip
 
 

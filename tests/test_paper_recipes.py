@@ -66,7 +66,12 @@ def test_a_recipe_for_a_big_model_plays_with_a_tiny_one(
     name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "of-a-test")
-    with writer.served() as (url, requests):
+    refuses = iter([False, True])  # the second child, whatever the policy's answers lead to
+
+    def write(body: dict) -> str:
+        return writer.REFUSAL if next(refuses, False) else writer.sound(body)
+
+    with writer.served(write) as (url, requests):
         recipe = load(name, small(name, folder, url))
         list(run_recipe(recipe, tmp_path / "run", here=tmp_path))
     last = tmp_path / "run/rounds/001"

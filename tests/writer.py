@@ -14,14 +14,23 @@ from aiohttp import web
 
 from tests.tiny import WORDS
 
+REFUSAL = "I am sorry, but I cannot rewrite that."
+
 
 def rewritten(body: dict) -> str:
     """Three words between eva's markers; one in eight answers is a refusal without markers."""
-    seed = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
-    if seed[0] % 8 == 0:
-        return "I am sorry, but I cannot rewrite that."
-    words = " ".join(WORDS[number % len(WORDS)] for number in seed[1:4])
+    return REFUSAL if drawn(body)[0] % 8 == 0 else sound(body)
+
+
+def sound(body: dict) -> str:
+    """Three words between eva's markers."""
+    words = " ".join(WORDS[number % len(WORDS)] for number in drawn(body)[1:4])
     return f"<new_prompt>{words}</new_prompt>"
+
+
+def drawn(body: dict) -> bytes:
+    """Numbers of 0 to 255 that depend on a request alone."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).digest()
 
 
 @contextmanager

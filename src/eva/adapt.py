@@ -2,12 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Any, Self
 
 import numpy as np
 
 from eva.errors import PlugInError
 from eva.formulas.pairing import mean_wins
-from eva.protocols import Floats, Floats_P_G, OpenPolicy, Policy, Releasable, Reward
+from eva.protocols import (
+    Chaining,
+    Floats,
+    Floats_P_G,
+    Following,
+    OpenPolicy,
+    Policy,
+    Releasable,
+    Reward,
+)
 from eva.records import Checkpoint, Prompt, Response, Sampling
 
 
@@ -89,8 +99,26 @@ def release(*held: object) -> None:
                 stack.callback(one.release)
 
 
+def chains(
+    policy: Policy, count: int, following: Following, *, sampling: Sampling, seed: int
+) -> None:
+    """Ask chains of prompts, in which an answer decides what is asked next; see `Chaining`.
+
+    A policy that cannot do so itself is asked step by step: what all chains ask next, in one call.
+    """
+    if isinstance(policy, Chaining):
+        return policy.chains(count, following, sampling=sampling, seed=seed)
+    answers: list[tuple[int, Response | None]] = [(i, None) for i in range(count)]
+    while True:
+        told = [(i, prompt) for i, said in answers if (prompt := following(i, said)) is not None]
+        if not told:
+            return None
+        groups = policy([prompt for _, prompt in told], 1, sampling=sampling, seed=seed)
+        answers = [(i, group[0]) for (i, _), group in zip(told, groups, strict=True)]
+
+
 class Asked:
-    """A model that is only asked, as a policy: opened when it is first asked, until released.
+    """A model as a policy: opened when it is first asked, until it is released or left.
 
     Attributes:
         name: What it is, for the records of what it wrote.
@@ -106,11 +134,24 @@ class Asked:
         self, prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
     ) -> list[list[Response]]:
         """Answer: n responses for each prompt, in the order of the prompts."""
-        if self._policy is None:
-            self._policy = self._stack.enter_context(self._open(self._checkpoint))
-        return self._policy(prompts, n, sampling=sampling, seed=seed)
+        return self._opened()(prompts, n, sampling=sampling, seed=seed)
+
+    def chains(self, count: int, following: Following, *, sampling: Sampling, seed: int) -> None:
+        """Ask chains of prompts; see `Chaining`."""
+        chains(self._opened(), count, following, sampling=sampling, seed=seed)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        self._policy = None
+        return self._stack.__exit__(*error)
 
     def release(self) -> None:
         """Give its memory back, and end what was started for it."""
-        self._policy = None
-        self._stack.close()
+        self.__exit__(None, None, None)
+
+    def _opened(self) -> Policy:
+        if self._policy is None:
+            self._policy = self._stack.enter_context(self._open(self._checkpoint))
+        return self._policy

@@ -188,6 +188,26 @@ class Releasable(Protocol):
         ...
 
 
+Following: TypeAlias = Callable[[int, Response | None], Prompt | None]
+"""(number of a chain, its latest answer) -> what is asked next in it, or None at its end; the
+answer is None where nothing was asked yet."""
+
+
+@runtime_checkable
+class Chaining(Protocol):
+    """A policy that asks on in one chain while others still wait for an answer; optional.
+
+    It gives the responses that asking all chains step by step would give.
+    """
+
+    def chains(self, count: int, following: Following, *, sampling: Sampling, seed: int) -> None:
+        """Ask chains number 0 to `count` - 1 to their ends, one response to each prompt.
+
+        `following` may be called from another thread, but never twice at a time.
+        """
+        ...
+
+
 OpenPolicy: TypeAlias = Callable[[Checkpoint], AbstractContextManager[Policy]]
 """Opens a checkpoint as a policy; leaving the context gives the memory back."""
 Info: TypeAlias = Callable[[Floats_P_G], Floats_P]

@@ -43,10 +43,10 @@ HOW = frozenset(
     {
         *("device", "rows", "threads", "memory", "eager", "tensor_parallel", "batch_tokens"),
         *("urls", "serve", "reload", "key", "concurrency", "deadline", "attempts", "patience"),
-        *("price", "budget"),
+        *("price", "budget", "processes"),
     }
 )
-"""Keys of policies and rewards, at any depth, that say how to compute as well, or whom to pay."""
+"""Keys of models that are asked, at any depth, that say how to compute as well, or whom to pay."""
 
 FILES = frozenset({"path", "model", "rubric", "template", "templates"})
 """Keys that may name a file or folder, relative to the recipe that names it."""

@@ -4,7 +4,7 @@ Together with `eva.loop.play`, which puts them in order, this is the whole game.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -51,20 +51,9 @@ from eva.records import (
 from eva.yields import refused_by
 
 
-@contextmanager
-def lazily(open_policy: OpenPolicy, checkpoint: Checkpoint) -> Iterator[Policy]:
+def lazily(open_policy: OpenPolicy, checkpoint: Checkpoint) -> adapt.Asked:
     """A policy that is opened when it is first asked: a resumed round may not need it at all."""
-    with ExitStack() as stack:
-        opened: list[Policy] = []
-
-        def policy(
-            prompts: Sequence[Prompt], n: int, *, sampling: Sampling, seed: int
-        ) -> list[list[Response]]:
-            if not opened:
-                opened.append(stack.enter_context(open_policy(checkpoint)))
-            return opened[0](prompts, n, sampling=sampling, seed=seed)
-
-        yield policy
+    return adapt.Asked(SELF, open_policy, checkpoint)
 
 
 def release(game: Game) -> None:

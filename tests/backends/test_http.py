@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from eva import seeds
+from eva.adapt import chains
 from eva.backends import hf, http
 from eva.errors import BackEndError, RecipeError
 from eva.parts.policies import HfPolicy, HttpPolicy, Serve
@@ -204,6 +205,72 @@ def test_paid_answers_are_found_again_and_new_weights_never_get_old_ones(tmp_pat
         answers(given, cache=tmp_path, seed=8)
         assert len(upstream.bodies) == 12
     assert accounts(tmp_path)["http m"].hits == 4
+
+
+def hidden(policy):
+    """The same policy, which cannot chain."""
+    return lambda *args, **given: policy(*args, **given)
+
+
+def talk(heard, ends):
+    """Chain i asks `ends[i]` prompts, each after the answer to the one before."""
+
+    def following(i, answer):
+        heard.setdefault(i, []).append(answer)
+        said = answer.text if answer else f"w{i}"
+        return prompt(said) if len(heard[i]) <= ends[i] else None
+
+    return following
+
+
+def prompt(text):
+    return Prompt(messages=(Message(role="user", content=text),))
+
+
+def test_chains_give_what_asking_step_by_step_gives():
+    ends, sides = [3, 0, 1, 5, 2, 0], []
+    with Upstream() as upstream:
+        for lift in (lambda policy: policy, hidden):
+            heard = {}
+            with http.open_policy(THETA, config=config(upstream.url), cache=None) as policy:
+                chains(lift(policy), len(ends), talk(heard, ends), sampling=SAMPLING, seed=7)
+            sides.append(heard)
+        asked, step_by_step = upstream.bodies[:11], upstream.bodies[11:]
+    texts = [{i: [a and a.text for a in told] for i, told in heard.items()} for heard in sides]
+    assert texts[0] == texts[1]
+    assert [len(told) - 1 for told in sides[0].values()] == ends
+    assert not any("return_token_ids" in body for body in asked)
+    seeds_of = [sorted(body["seed"] for body in bodies) for bodies in (asked, step_by_step)]
+    assert seeds_of[0] == seeds_of[1]
+
+
+def test_a_chain_goes_on_from_a_refusal_as_its_asker_will():
+    def picky(body):
+        is_refused = body["messages"][0]["content"] == "w1"
+        return Status(400, {}, "too long") if is_refused else completion(body)
+
+    heard = {}
+    with (
+        Upstream(picky) as upstream,
+        http.open_policy(THETA, config=config(upstream.url), cache=None) as policy,
+    ):
+        chains(policy, 3, talk(heard, [2, 1, 1]), sampling=SAMPLING, seed=7)
+    assert heard[1] == [None, Response(text="", finish="error", error="HTTP 400: too long")]
+    assert [answer.finish for told in heard.values() for answer in told[1:]] == [
+        *("stop", "stop"),
+        "error",
+        "stop",
+    ]
+
+
+def test_chains_that_nothing_can_pass_with_stop_the_run():
+    with (
+        Upstream() as upstream,
+        FaultyProxy(upstream.url, faults=lambda i: Status(400)) as proxy,
+        http.open_policy(THETA, config=config(proxy.url), cache=None) as policy,
+        pytest.raises(BackEndError, match="refuse each of 2 requests"),
+    ):
+        chains(policy, 2, talk({}, [1, 1]), sampling=SAMPLING, seed=7)
 
 
 def test_faults_change_no_answer():

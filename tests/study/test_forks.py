@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eva.study import forks
+from eva import processes
 from eva.study.forks import News, Task, forked
 from tests.study import tasks
 
@@ -90,7 +90,7 @@ def test_leaving_early_asks_the_tasks_to_end_with_all_that_they_started(tmp_path
 
 
 def test_a_task_that_does_not_end_when_asked_is_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(forks, "GRACE", 0.2)
+    monkeypatch.setattr(processes, "GRACE", 0.2)
     one = task(tmp_path, tasks.stay)
     for told in forked([one], jobs=1):
         assert told.told

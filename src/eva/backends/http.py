@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from eva import seeds
 from eva.errors import BackEndError
 from eva.parts.policies import HttpPolicy
-from eva.protocols import Policy
+from eva.protocols import Following, Policy
 from eva.records import Checkpoint, Prompt, Response, Sampling
 from eva.serving import reload, servers
 from eva.serving.bearer import bearer
@@ -120,6 +120,29 @@ class Asking:
             groups[i] += responses(reply)[:1]
         return [_filled(group[:n], n) for group in groups]
 
+    def chains(self, count: int, following: Following, *, sampling: Sampling, seed: int) -> None:
+        """Ask chains of prompts; see `eva.protocols.Chaining`. No token ids are asked for."""
+        places: list[int] = []  # of the requests: a chain may end before its first
+
+        def asked(prompt: Prompt | None) -> Call | None:
+            if prompt is None:
+                return None
+            wanted = self._wanted(prompt, 1, sampling, seeds.child(seed, prompt.id))
+            return self._call(wanted, shows_tokens=False)
+
+        def first() -> Iterator[Call]:
+            for i in range(count):
+                one = asked(following(i, None))
+                if one is not None:
+                    places.append(i)
+                    yield one
+
+        def then(place: int, reply: Reply) -> Call | None:
+            [response] = _filled(responses(reply)[:1], 1)
+            return asked(following(places[place], response))
+
+        self._check(self._client.ask(first(), then))
+
     def _wanted(self, prompt: Prompt, n: int, sampling: Sampling, seed: int) -> _Wanted:
         seed >>= self._shift
         body: dict[str, JsonValue] = {
@@ -134,12 +157,13 @@ class Asking:
         return _Wanted({key: value for key, value in body.items() if value is not None}, seed)
 
     def _replies(self, wanted: Sequence[_Wanted]) -> list[Reply]:
-        replies = self._client.ask([self._call(one) for one in wanted])
+        shows_tokens = self._shows_tokens
+        replies = self._client.ask(self._call(one, shows_tokens=shows_tokens) for one in wanted)
         if self._shows_tokens:
             refused = [i for i, reply in enumerate(replies) if _is_refused(reply)]
             if refused and not any(_has_tokens(reply) for reply in replies):
                 self._shows_tokens = False
-                again = self._client.ask([self._call(wanted[i]) for i in refused])
+                again = self._client.ask(self._call(wanted[i], shows_tokens=False) for i in refused)
                 for i, reply in zip(refused, again, strict=True):
                     replies[i] = reply
                 # It was about that key only where one is answered without it.
@@ -147,12 +171,12 @@ class Asking:
         self._check(replies)
         return replies
 
-    def _call(self, wanted: _Wanted) -> Call:
+    def _call(self, wanted: _Wanted, *, shows_tokens: bool) -> Call:
         # Where policy.body sends another seed, or none, two draws are still two.
         is_sent = wanted.body.get("seed") == wanted.seed
         unsent: dict[str, JsonValue] = {} if is_sent else {"draw": wanted.seed}
         extra: dict[str, JsonValue] = {"model": self._name}
-        if self._shows_tokens:
+        if shows_tokens:
             extra["return_token_ids"] = True
         return call(ROUTE, wanted.body, self._weights, unsent=unsent, fault=_fault, **extra)
 

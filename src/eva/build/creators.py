@@ -8,6 +8,7 @@ from typing import assert_never
 import eva.toy
 from eva.build.given import HELD_OUT, prompts
 from eva.build.models import asked, writer
+from eva.evolve.spread import Shared, Spread
 from eva.extras import extra
 from eva.formulas import selection
 from eva.formulas.informativeness import INFO
@@ -25,6 +26,7 @@ from eva.parts.evolvers import (
     ToyEvolver,
 )
 from eva.parts.gates import Gates
+from eva.parts.policies import HttpPolicy
 from eva.protocols import Evolver, Info, Screen, Select, Share
 from eva.records import Prompt
 
@@ -95,19 +97,29 @@ def evolver(part: EvolvePart, here: Path, cache: Path | None) -> Evolver:
             from eva.playground import evolve
 
             return evolve.make_evolver(part)
-        case EvolInstruct():
-            from eva.evolve import evol_instruct
-
-            return evol_instruct.EvolInstruct(part, writer(part.by, cache))
-        case SelfInstruct():
-            from eva.evolve import self_instruct
-
-            return self_instruct.SelfInstruct(part, writer(part.by, cache))
+        case EvolInstruct() | SelfInstruct():
+            build = partial(instruct, part, cache)
+            alone = build()  # it reads its templates: a wrong one is told at once
+            if part.processes == 1:
+                return alone
+            return Spread(build, part.processes)
         case PythonCall():
             own: Evolver = called(part, here)
             return own
         case _:
             assert_never(part)
+
+
+def instruct(part: EvolInstruct | SelfInstruct, cache: Path | None) -> Shared:
+    """A language model as an evolver; of several processes, what each of them has."""
+    from eva.evolve import evol_instruct, self_instruct
+
+    by = part.by
+    if isinstance(by, HttpPolicy):
+        by = by.model_copy(update={"concurrency": by.concurrency // part.processes})
+    if isinstance(part, SelfInstruct):
+        return self_instruct.SelfInstruct(part, writer(by, cache))
+    return evol_instruct.EvolInstruct(part, writer(by, cache))
 
 
 def screens(

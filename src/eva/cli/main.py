@@ -4,7 +4,6 @@ An error is one sentence on standard error. Exit codes: 2 for a wrong recipe or 
 that failed, 130 for one that was interrupted; `--debug` shows the traceback too.
 """
 
-import gc
 import logging
 import sys
 import traceback
@@ -16,6 +15,7 @@ from eva.cli import check, export, new, play, report, serve, show, study
 from eva.cli.out import STOPPED
 from eva.cli.playground import app as playground
 from eva.errors import EvaError, RecipeError
+from eva.processes import collect_seldom
 
 app = typer.Typer(
     name="eva",
@@ -40,16 +40,6 @@ app.add_typer(playground, name="playground")
 def version() -> None:
     """Print the version of eva."""
     print(__version__)  # noqa: T201  # the command line prints
-
-
-def collect_seldom() -> None:
-    """Look for garbage in cycles less often than Python does.
-
-    Records are many and hold no cycles; looking at all of them again and again is a tenth of the
-    time of an evolver that asks servers (docs/bench-evolve.md).
-    """
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def main() -> None:

@@ -6,8 +6,9 @@ a list of constraints is no longer right for it, and eva cannot know which colum
 reward that reads `data` must do without, or give None: missing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -16,22 +17,13 @@ from eva import seeds
 from eva.adapt import Asked, release
 from eva.evolve.operators import Template, operators, template
 from eva.evolve.turns import first_user_text, transcript, turn_flaw
-from eva.evolve.writing import Order, named, writer_of
+from eva.evolve.writing import Order, Writer, named, writer_of
 from eva.parts.evolvers import EvolInstruct as Part
 from eva.protocols import Policy
 from eva.records import Child, Message, Prompt, Response, ScoredPrompt
 
 ANY_OTHER = "(there is none: take any domain that is far from that of the first)"
 """What {other} becomes for a parent that is alone."""
-
-
-class Source(NamedTuple):
-    """What a child rewrites."""
-
-    id: str
-    """The id of the prompt."""
-    messages: tuple[Message, ...]
-    """Its chat."""
 
 
 class Drawn(NamedTuple):
@@ -77,26 +69,55 @@ class EvolInstruct:
         which other parents are evolved beside it. What {other} shows does: it is drawn from the
         parents of the same call, which `chunk` of the recipe, a part of its digest, holds fixed.
         """
+        return self.children_of(range(len(parents)), parents, policy, seed)
+
+    def children_of(
+        self, chosen: range, parents: Sequence[ScoredPrompt], policy: Policy, seed: int
+    ) -> list[Child]:
+        """The children of the chosen ones among the parents of a call."""
         scribe = writer_of(self._writer, policy, self._part.sampling)
         given = [parent.prompt for parent in parents]
-        drawn = [self._drawn(i, given, seed) for i in range(len(given))]
-        sources = [Source(prompt.id, prompt.messages) for prompt in given]
-        families: list[list[Child]] = [[] for _ in given]
-        for numbers in self._steps():
-            places = [(i, k) for i in range(len(given)) for k in numbers]
-            orders = [self._order(given[i].id, k, sources[i], drawn[i][k]) for i, k in places]
-            if self._part.turns == "follow_up":
-                orders = self._answered(orders, policy, seed)
-            for (i, _), child in zip(places, scribe.written(orders, seed), strict=True):
-                families[i].append(child)
-                if self._part.chained and child.flaw is None:
-                    sources[i] = Source(child.id, child.messages)
+        own, children = [given[i] for i in chosen], self._part.children
+
+        @cache
+        def drawn(i: int) -> list[Drawn]:
+            return self._drawn(chosen[i], given, seed)
+
+        def order(i: int, k: int, elder: Sequence[Child]) -> Order:
+            sound = (child for child in reversed(elder) if child.flaw is None)
+            return self._order(own[i].id, k, next(sound, own[i]), drawn(i)[k])
+
+        def chained(i: int, family: Sequence[Child]) -> Order | None:
+            return order(i, len(family), family) if len(family) < children else None
+
+        def single(place: int, family: Sequence[Child]) -> Order | None:
+            return None if family else order(*divmod(place, children), ())
+
+        if self._part.turns == "follow_up":
+            families = self._follow_ups(scribe, policy, len(own), order, seed)
+        elif self._part.chained:
+            families = scribe.families(len(own), chained, seed)
+        else:
+            families = scribe.families(len(own) * children, single, seed)
         return [child for family in families for child in family]
 
-    def _steps(self) -> list[list[int]]:
-        """The numbers of the children that are written side by side, step by step."""
-        numbers = list(range(self._part.children))
-        return [[k] for k in numbers] if self._part.chained else [numbers]
+    def _follow_ups(
+        self,
+        scribe: Writer,
+        policy: Policy,
+        count: int,
+        order: Callable[[int, int, Sequence[Child]], Order],
+        seed: int,
+    ) -> list[list[Child]]:
+        """Families of turns after an answer of the policy: it answers all, then all are written."""
+        families: list[list[Child]] = [[] for _ in range(count)]
+        numbers = range(self._part.children)
+        for side_by_side in [[k] for k in numbers] if self._part.chained else [numbers]:
+            places = [(i, k) for i in range(count) for k in side_by_side]
+            orders = self._answered([order(i, k, families[i]) for i, k in places], policy, seed)
+            for (i, _), child in zip(places, scribe.written(orders, seed), strict=True):
+                families[i].append(child)
+        return families
 
     def _drawn(self, i: int, given: Sequence[Prompt], seed: int) -> list[Drawn]:
         """The operators of all children of parent i, and who stands beside it."""
@@ -111,7 +132,7 @@ class EvolInstruct:
             for name in names
         ]
 
-    def _order(self, root: str, number: int, source: Source, drawn: Drawn) -> Order:
+    def _order(self, root: str, number: int, source: Prompt | Child, drawn: Drawn) -> Order:
         """What is to be written in place of the last turn of `source`, or after that turn."""
         flaw = turn_flaw(source.messages)
         if flaw:

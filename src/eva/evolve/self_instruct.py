@@ -52,12 +52,18 @@ class SelfInstruct:
         names. So children depend on how parents are cut: by `chunk` of the recipe, which is a part
         of its digest and holds them fixed.
         """
+        return self.children_of(range(len(parents)), parents, policy, seed)
+
+    def children_of(
+        self, chosen: range, parents: Sequence[ScoredPrompt], policy: Policy, seed: int
+    ) -> list[Child]:
+        """The children of the chosen ones among the parents of a call."""
         given = [parent.prompt for parent in parents]
         texts = [first_user_text(prompt.messages) for prompt in given]
         orders = [
             order
-            for i, prompt in enumerate(given)
-            for order in self._orders(i, prompt, texts, seeds.rng(seed, prompt.id))
+            for i in chosen
+            for order in self._orders(i, given[i], texts, seeds.rng(seed, given[i].id))
         ]
         return writer_of(self._writer, policy, self._part.sampling).written(orders, seed)
 

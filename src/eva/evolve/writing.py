@@ -1,10 +1,11 @@
-"""From orders to children: one request for each, all of them in one call of the writer."""
+"""From orders to children: one request for each; a child may decide what is ordered after it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from eva import seeds
-from eva.adapt import Asked
+from eva.adapt import Asked, chains
 from eva.evolve.operators import form
 from eva.evolve.parse import parsed
 from eva.protocols import Policy
@@ -39,6 +40,10 @@ class Order:
     """Why nothing can be written."""
 
 
+Grow: TypeAlias = Callable[[int, Sequence[Child]], Order | None]
+"""(number of a family, its children so far) -> the order of the next child, or None."""
+
+
 @dataclass(frozen=True)
 class Writer:
     """A model that writes prompts: the current policy itself, or one that is only asked."""
@@ -52,15 +57,36 @@ class Writer:
 
     def written(self, orders: Sequence[Order], seed: int) -> list[Child]:
         """A child for each order, in their order; one that failed has a flaw."""
-        requests = [named(order, request(order)) for order in orders if not order.flaw]
+
+        def once(i: int, family: Sequence[Child]) -> Order | None:
+            return None if family else orders[i]
+
+        return [child for [child] in self.families(len(orders), once, seed)]
+
+    def families(self, count: int, grow: Grow, seed: int) -> list[list[Child]]:
+        """Families number 0 to `count` - 1, each written one child after the other.
+
+        Args:
+            count: The number of families.
+            grow: (number of a family, its children so far) -> the next order, or None at its end.
+            seed: Names all draws, with what each order names.
+        """
+        families: list[list[Child]] = [[] for _ in range(count)]
+        waiting: dict[int, Order] = {}
+
+        def following(i: int, answer: Response | None) -> Prompt | None:
+            if answer is not None:
+                families[i].append(self.child(waiting.pop(i), answer))
+            while (order := grow(i, families[i])) is not None and order.flaw:
+                families[i].append(self.refused(order))
+            if order is None:
+                return None
+            waiting[i] = order
+            return named(order, request(order))
+
         writing = seeds.child(seed, "write")
-        answers = iter(
-            self.policy(requests, 1, sampling=self.sampling, seed=writing) if requests else []
-        )
-        return [
-            self.refused(order) if order.flaw else self.child(order, next(answers)[0])
-            for order in orders
-        ]
+        chains(self.policy, count, following, sampling=self.sampling, seed=writing)
+        return families
 
     def child(self, order: Order, response: Response) -> Child:
         """What became of an order that was answered."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import Field, model_validator
 
 from eva.parts import Part, PythonCall
-from eva.parts.policies import WriterPart
+from eva.parts.policies import HttpPolicy, WriterPart
 from eva.records import Sampling
 
 IN_DEPTH = ("constraints", "deepen", "concretise", "reasoning", "expand")
@@ -14,6 +14,11 @@ IN_BREADTH = ("breadth", "persona", "shift_in", "shift_out", "mix", "abstract")
 """Operators that write a new prompt in the spirit of the old one."""
 PAPER = ("constraints", "deepen", "concretise", "reasoning", "breadth")
 """The five of the authors' released code, drawn uniformly."""
+
+Processes: TypeAlias = Annotated[int, Field(ge=1)]
+"""Processes of this machine that build requests, send and parse side by side, where servers answer
+faster than one process can ask (some 3,000 requests a second): docs/bench-evolve.md. `concurrency`
+of the model is that of all together."""
 
 
 class PlaygroundEvolver(Part):
@@ -67,11 +72,13 @@ class EvolInstruct(Part):
     """"last" rewrites the user turn that a chat ends with, and keeps what stands before it.
     "follow_up" has the current policy answer, drawn by `sampling`, and asks for the user's next
     turn (templates/follow_up.md); no operator is drawn then."""
+    processes: Processes = 1
 
     @model_validator(mode="after")
     def _draws_something(self) -> Self:
         if not any(self.operators.values()):
             raise ValueError("operators have no weight above 0; give at least one")
+        _check_processes(self.processes, self.by, asks_policy=self.turns == "follow_up")
         return self
 
 
@@ -95,6 +102,28 @@ class SelfInstruct(Part):
         default_factory=lambda: Sampling(temperature=1.0, top_p=1.0, max_tokens=666)
     )
     """How a prompt is drawn."""
+    processes: Processes = 1
+
+    @model_validator(mode="after")
+    def _can_be_spread(self) -> Self:
+        _check_processes(self.processes, self.by, asks_policy=False)
+        return self
+
+
+def _check_processes(processes: int, by: WriterPart, *, asks_policy: bool) -> None:
+    """Refuse processes that could not write apart from one another."""
+    if processes == 1:
+        return
+    if not isinstance(by, HttpPolicy) or by.serve is not None or asks_policy:
+        raise ValueError(
+            f"processes is {processes}: only a model of kind http with urls can be asked by "
+            "several at once, and not for follow_up; give such a model, or leave processes out"
+        )
+    if processes > by.concurrency:
+        raise ValueError(
+            f"processes is {processes}, but by.concurrency is {by.concurrency}: each needs a "
+            "request of its own in flight; raise the one or lower the other"
+        )
 
 
 EvolvePart: TypeAlias = Annotated[

@@ -9,6 +9,7 @@ a wrong key, an empty purse) is a `BackEndError`, and the same command goes on f
 import asyncio
 import threading
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from pydantic import JsonValue
 from eva.errors import BackEndError
 from eva.parts.policies import Price
 from eva.serving.answers import DELAY, Account, Answers, key_of
-from eva.serving.crew import Crew
+from eva.serving.crew import Crew, InRows
 from eva.serving.limits import Limit
 from eva.serving.pool import Pool, Prepare, Revive, Server
 from eva.serving.sending import Call as Call
@@ -56,6 +57,8 @@ class Replied:
 
 
 Reply: TypeAlias = Replied | Failed
+Then: TypeAlias = Callable[[int, Reply], Call | None]
+"""(number of a request, its reply) -> what is sent next in its place, or None at the end."""
 
 
 @dataclass(frozen=True)
@@ -152,14 +155,16 @@ class Client:
         """The number of requests that each server may have in flight now, by base address."""
         return self._pool.limits
 
-    def ask(self, calls: Iterable[Call]) -> list[Reply]:
-        """Send requests, and wait for all; the replies in the order of the calls.
+    def ask(self, calls: Iterable[Call], then: Then | None = None) -> list[Reply]:
+        """Send requests, and wait for all; the last reply to each, in the order of the calls.
+
+        Calls are taken, and `then` is asked, in the client's thread while others are in flight.
 
         Raises:
             BackEndError: Nothing can be asked any more, or the budget is spent; answers that were
                 in flight then are kept.
         """
-        return self._run(self._ask(calls))
+        return self._run(self._ask(calls, then))
 
     def close(self) -> None:
         """Keep what was paid, and end."""
@@ -212,23 +217,33 @@ class Client:
         finally:
             self._answers.close()
 
-    async def _ask(self, calls: Iterable[Call]) -> list[Reply]:
+    async def _ask(self, calls: Iterable[Call], then: Then | None) -> list[Reply]:
         replies: dict[int, Reply] = {}
         waiting = enumerate(calls)
         spent: list[Unpaid] = []
+        in_rows = InRows(then) if then else None
+        following: deque[tuple[int, Call]] = deque()
 
         def failed() -> None:
             self._count_failure()
             crew.relieve()
 
+        def taken() -> tuple[int, Call] | None:
+            # What follows waits for all that came before it, so that all end at about one time.
+            one = next(waiting, None)
+            return following.popleft() if one is None and following else one
+
         async def work() -> None:
-            for i, one in waiting:
+            while place := taken():
+                i, one = place
                 try:
                     replies[i] = await self._reply(one, failed)
                 except Unpaid as error:
                     spent.append(error)
                 if spent:
                     return
+                if in_rows and (next_one := await in_rows.made(i, replies[i])):
+                    following.append((i, next_one))
 
         places = self._settings.concurrency * len(self._settings.urls)
         crew = Crew(work, min(places, len(calls)) if isinstance(calls, Sized) else places)

@@ -1,31 +1,24 @@
 """Functions in processes of their own, side by side: none outlives the process that asked for it.
 
-A fork server imports what is heavy once. Each task is a fork of it, leads a process group of its
-own and writes what it prints to a log, which it holds for as long as it, or what it started, lives:
-what a killed study leaves behind for a moment never meets the study that goes on.
+Each task writes what it prints to a log, which it holds for as long as it, or what it started,
+lives: what a killed study leaves behind for a moment never meets the study that goes on.
 """
 
 import faulthandler
 import fcntl
-import gc
-import multiprocessing
 import os
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from threading import Thread
-from types import FrameType, ModuleType
 from typing import TypeAlias
 
+from eva import processes
 from eva.errors import EvaError, RunDirError
 from eva.store import cannot_write
 
@@ -33,11 +26,6 @@ Tell: TypeAlias = Callable[[int], None]
 """Tells the process that asked how far a task is."""
 Said: TypeAlias = tuple[int | None, str | None]
 """How far a task is, or None and why it failed, if it did, at its end."""
-
-ALONE = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-"""The environment of processes that share a machine: one thread each."""
-GRACE = 10.0
-"""Seconds that a task has to end after it was asked to."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +64,12 @@ def forked(tasks: Iterable[Task], jobs: int, preload: Sequence[str] = ()) -> Ite
         jobs: Processes side by side.
         preload: Modules that tasks need, imported once; the first call of a process decides.
     """
-    multiprocessing.set_forkserver_preload([__name__, *preload])
     running: dict[Connection, tuple[Task, ForkServerProcess]] = {}
     waiting = iter(tasks)
     try:
         while True:
             for task in islice(waiting, jobs - len(running)):
-                pipe, process = _started(task)
+                pipe, process = processes.started(_main, (task,), [__name__, *preload])
                 running[pipe] = task, process
             if not running:
                 return
@@ -93,42 +80,12 @@ def forked(tasks: Iterable[Task], jobs: int, preload: Sequence[str] = ()) -> Ite
                 if told is None:
                     del running[ready]
                     ready.close()
-                    _end([process])
+                    processes.end([process])
                 yield News(task, told, failed)
     finally:
         for _, process in running.values():
             process.terminate()
-        _end([process for _, process in running.values()])
-
-
-def _started(task: Task) -> tuple[Connection, ForkServerProcess]:
-    context = multiprocessing.get_context("forkserver")
-    mine, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_main, args=(task, theirs))
-    with _alone():
-        forkserver.ensure_running()
-        process.start()
-    theirs.close()
-    return mine, process
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Start processes with the environment `ALONE` and without the script that asked for them.
-
-    Python would import that script again in each of them: it may play a study at its top level, and
-    the script of the command line takes most of a second.
-    """
-    main, before = sys.modules["__main__"], {name: os.environ.get(name) for name in ALONE}
-    sys.modules["__main__"] = ModuleType("__main__")
-    os.environ.update(ALONE)
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        for name, value in before.items():
-            os.environ.pop(name)
-            os.environ.update({} if value is None else {name: value})
+        processes.end([process for _, process in running.values()])
 
 
 def _said(pipe: Connection, process: ForkServerProcess, log: Path) -> Said:
@@ -136,33 +93,16 @@ def _said(pipe: Connection, process: ForkServerProcess, log: Path) -> Said:
     try:
         said: Said = pipe.recv()
     except (EOFError, OSError):
-        process.join()
-        code = process.exitcode or 0
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"left with {code}"
+        how = processes.how_it_ended(process)
         return None, f"its process {how} before it was done; logs/study.log says more"
     return said
-
-
-def _end(processes: Sequence[ForkServerProcess]) -> None:
-    """Wait for processes that are about to end, and end them with all that they started."""
-    deadline = time.monotonic() + GRACE
-    for process in processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-        with suppress(ProcessLookupError, PermissionError):  # the latter on macOS, of a dead group
-            os.killpg(process.pid or 0, signal.SIGKILL)
-        process.join()
 
 
 # ---------------------------------------------------------------- in the process
 
 
 def _main(task: Task, pipe: Connection) -> None:
-    os.setsid()
-    # As in the command line: records hold no cycles, and looking for some takes a seventh of a run.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    Thread(target=_end_with_parent, daemon=True, name="eva-orphans").start()
-    signal.signal(signal.SIGTERM, _interrupt)
+    processes.begin()
     try:
         _hold(task.log, task.patience)
         task.call(lambda told: pipe.send((told, None)), *task.args)
@@ -177,17 +117,6 @@ def _main(task: Task, pipe: Connection) -> None:
         pipe.send((None, f"{type(error).__name__}: {error}"))
     else:
         pipe.send((None, None))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.killpg(0, signal.SIGKILL)  # pragma: no cover  # nothing of it is left to be measured
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _hold(log: Path, patience: float) -> None:
