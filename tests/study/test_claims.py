@@ -75,6 +75,21 @@ def test_a_claim_by_a_margin_is_judged_against_the_margin():
     assert found.outcome == "does not hold"
 
 
+def test_a_margin_below_zero_claims_that_an_arm_is_not_worse_by_so_much():
+    # -.001 against -.01: t = .009 / (.001/sqrt(3)) = 15.59, p = 1 - t / sqrt(t**2 + 2) = 0.004
+    found = verdict(asked(claims=[BETTER | {"by": -0.01}]), ends([-0.002, -0.001, 0.0]))
+    assert found.p == pytest.approx(1 - math.sqrt(243 / 245))
+    assert found.outcome == "holds"
+    assert found.sentence == (
+        "On hard/sampled/reward eva ends 0.001 below new, where not worse by 0.010 or more is "
+        "claimed (95 % interval 0.000 to 0.002 below, 3 pairs, p = 0.004 corrected): holds."
+    )
+    found = verdict(asked(claims=[BETTER | {"by": -0.01}]), ends([-gap for gap in GAPS]))
+    assert found.outcome == "not resolved"  # .03 below: p = 0.074
+    found = verdict(asked(claims=[BETTER | {"by": -0.01}]), ends([-0.039, -0.04, -0.041]))
+    assert found.outcome == "does not hold"
+
+
 def test_differences_without_any_spread_resolve_nothing():
     found = verdict(asked(claims=[BETTER]), ends([0.25] * 3, base=0.5))
     assert (found.p, found.corrected, found.outcome) == (None, None, "not resolved")

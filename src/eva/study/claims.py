@@ -108,7 +108,7 @@ def _sentence(asked: Asked, gap: Measured, corrected: float | None, outcome: Out
     claim = asked.claim
     places = decimals(gap, claim.by)
     said = f"{_opening(asked)} {claim.better} ends {_apart(gap, places, claim.than)}"
-    said += f", where more than {_margin(claim.by, places)} is claimed" if claim.by else ""
+    said += f", where {_margin(claim.by, places)} is claimed" if claim.by else ""
     evidence = [f"95 % interval {between}"] if (between := _between(gap, places, claim.by)) else []
     evidence.append(_pairs(gap, asked.pooled))
     if is_flat(gap, claim.by):
@@ -163,8 +163,10 @@ def _between(gap: Measured, places: int, by: float = 0.0) -> str:
 
 
 def _margin(by: float, places: int) -> str:
-    """The margin of a claim with all of its decimals, nine at most."""
-    return decimal(by, next((n for n in range(places, 9) if round(by, n) == by), max(places, 9)))
+    """The margin of a claim with all of its decimals, nine at most, and its side."""
+    places = next((n for n in range(places, 9) if round(by, n) == by), max(places, 9))
+    side = "more than" if by > 0 else "not worse by"
+    return f"{side} {decimal(abs(by), places)}" + (" or more" if by < 0 else "")
 
 
 def _pairs(found: Measured, pooled: Sequence[str]) -> str:

@@ -152,7 +152,7 @@ class Claim(Part):
     on: str
     """... on this metric ..."""
     by: float = 0.0
-    """... by more than this."""
+    """... by more than this; below 0: not worse by so much or more."""
     where: dict[Name, Name] = Field(default_factory=dict)
     """Levels of factors that are not pooled; a factor that is left out: the claim is made in each
     of its levels."""
