@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 NAMED = ("eva-rlhf", "numpy", "torch", "transformers", "accelerate", "datasets")
 """Packages whose versions may move results."""
+CACHE = "cache"
+"""The folder of a run directory where paid answers are kept."""
 
 
 def quiet(stage: str, done: int, total: int) -> None:
@@ -47,7 +49,7 @@ def run_recipe(
     Raises:
         EvaError: One sentence that says what to do; see eva.errors.
     """
-    game = build.game(recipe, here, path / "cache")
+    game = build.game(recipe, here, path / CACHE)
     known = facts(recipe) | {"inputs": build.inputs(game, recipe)}
     with (
         mirrored(path, mirror),

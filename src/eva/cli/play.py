@@ -12,6 +12,7 @@ from rich.console import Console
 from eva import recipe as recipes
 from eva.cli.bars import Bars
 from eva.cli.out import STOPPED, plain
+from eva.cli.spent import print_spent
 from eva.start import run_recipe
 
 Overrides = Annotated[
@@ -50,6 +51,7 @@ def run(
         raise typer.Exit(130) from error
     if not as_json:
         _say_refused(path / "refused.jsonl", out)
+        print_spent(path, out)
         place = shlex.quote(str(path))
         out.print(
             f"run directory {path}: look inside with eva show {place}, draw with eva report {place}"

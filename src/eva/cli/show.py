@@ -15,6 +15,7 @@ from rich.tree import Tree
 
 from eva.cli.out import inert
 from eva.cli.play import AsJson, line_of
+from eva.cli.spent import print_spent, spent
 from eva.cli.yields import show_yields
 from eva.errors import RunDirError
 from eva.reading import Answered, Run, read_run, replies
@@ -46,7 +47,7 @@ def show(
         bool, typer.Option("--yields", help="What became of the children, by operator.")
     ] = False,
 ) -> None:
-    """Print a run's rounds; or a prompt's ancestors, children, responses, rewards and flaws."""
+    """Print a run's rounds and costs; or a prompt's ancestors, children, answers and flaws."""
     found = read_run(run)
     if yields:
         show_yields(found, Console(highlight=False), as_json=as_json)
@@ -54,8 +55,10 @@ def show(
     history = _history(found)
     out = Console(highlight=False)
     if prompt is None:
-        shown = _rounds(found)
-        out.print_json(json.dumps(shown)) if as_json else _print_run(found, history, out)
+        if as_json:
+            out.print_json(json.dumps(_rounds(found)))
+        else:
+            _print_run(found, history, out)
         return
     id = _matching(prompt, history, run)
     if as_json:
@@ -114,7 +117,13 @@ def _rounds(run: Run) -> JsonValue:
         for r in run.rounds
     ]
     evals: dict[str, JsonValue] = {str(t): dict(values) for t, values in run.evals.items()}
-    return {"name": run.label, "planned": run.planned, "rounds": rounds, "evals": evals}
+    return {
+        "name": run.label,
+        "planned": run.planned,
+        "rounds": rounds,
+        "evals": evals,
+        "spent": spent(run.path),
+    }
 
 
 def _followed(id: str, history: History) -> JsonValue:
@@ -147,6 +156,7 @@ def _print_run(run: Run, history: History, out: Console) -> None:
         out.print(line + unfinished, markup=False, soft_wrap=True)
     if run.planned in run.evals:
         out.print(line_of(run.planned, run.planned, run.evals[run.planned]), soft_wrap=True)
+    print_spent(run.path, out)
     if run.rounds:
         lessons = run.rounds[-1].lessons or run.rounds[-1].solved
         table = Table(title="of the last round")

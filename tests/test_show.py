@@ -1,4 +1,4 @@
-"""`eva show RUN --yields`: every child is counted once, and texts of a run cannot draw."""
+"""`eva show`: every child is counted once, every cost is told, and texts of a run cannot draw."""
 
 import json
 
@@ -6,6 +6,7 @@ import pytest
 
 from eva.reading import read_run
 from eva.records import Child
+from eva.serving.answers import Account, Answers
 from eva.store import read_records, write_whole
 from tests.test_cli import SETS, said
 
@@ -47,3 +48,37 @@ def test_machines_get_the_same(run):
 def test_a_run_without_children_says_so(tmp_path):
     said("run", "toy", str(tmp_path / "run"), *SETS, "--set", "creator=null")
     assert "no children were written" in said("show", str(tmp_path / "run"), "--yields")
+
+
+def asked(run, *accounts):
+    for name, account in accounts:
+        answers = Answers(run / "cache", name)
+        answers.count(account)
+        answers.close()
+
+
+def cells(out, start):
+    line = next(line for line in out.splitlines() if line.startswith(f"│ {start}"))
+    return [cell.strip() for cell in line.strip("│").split("│")]
+
+
+def test_what_servers_were_asked_is_told_at_the_end_and_at_any_time(tmp_path):
+    run = tmp_path / "run"
+    assert "asked of servers" not in said("run", "toy", str(run), *SETS)
+    assert "asked of servers" not in said("show", str(run))
+    assert json.loads(said("show", str(run), "--json"))["spent"] == []
+
+    asked(run, ("http b", Account(3, 1, 2, 1500, 40, 0.0)), ("http [bold]a\x1b", Account(1)))
+    for out in (said("show", str(run)), said("run", "toy", str(run), *SETS)):
+        assert cells(out, "http b")[1:] == ["3", "1", "2", "1,500", "40"]
+        assert cells(out, "http [bold]aU+001B")[1:] == ["1", "0", "0", "0", "0"]
+        assert "cost" not in out
+
+    asked(run, ("http b", Account(1, 0, 0, 10, 1, 0.25)))
+    assert cells(said("show", str(run)), "http b")[1:] == ["4", "1", "2", "1,510", "41", "0.2500"]
+    [_, found] = json.loads(said("show", str(run), "--json"))["spent"]
+    assert found == {
+        "model": "http b",
+        **{"requests": 4.0, "hits": 1.0, "failed": 2.0},
+        **{"prompt_tokens": 1510.0, "completion_tokens": 41.0, "money": 0.25},
+    }
