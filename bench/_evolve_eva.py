@@ -53,7 +53,7 @@ def main(url: str, mode: str, processes: int, count: int, evolutions: int, in_fl
     collect_seldom()  # as the command line does
     with tempfile.TemporaryDirectory() as cache:
         evolve = evolver(part, Path.cwd(), Path(cache))
-        evolve([], nobody, seed=1)  # processes start once in a run
+        evolve([], nobody, seed=1)  # processes start once in a round
         begin = time.perf_counter()
         children = [
             child

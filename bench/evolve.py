@@ -14,7 +14,7 @@ its own, which the first run makes.
 
 eva's seconds are those of the whole evolver, from parents to children. distilabel's are those
 between the first request and the last answer, as the server sees them. The start of processes,
-which happens once, is not counted in either. CPU time is that of all processes of an arm between
+once in a round, is not counted in either. CPU time is that of all processes of an arm between
 its first request and its last answer, memory the greatest proportional set size of all of them. All
 run in turn, and a ratio is the median of the ratios within one turn, so that a machine that slows
 down slows all.

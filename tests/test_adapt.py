@@ -153,3 +153,26 @@ def test_how_a_context_is_left_is_told_to_what_was_opened():
         asked([ask("abc")], 1, sampling=Sampling(), seed=1)
         raise KeyError("x")
     assert seen == ["KeyError('x')"]
+
+
+def test_nothing_is_opened_where_nothing_is_asked():
+    def open_policy(checkpoint):
+        raise AssertionError("nobody asks")
+
+    heard = []
+    asked = adapt.Asked("m", open_policy, Checkpoint(uri="u", id="t"))
+    asked.chains(3, grow(heard, [0, 0, 0]), sampling=Sampling(), seed=1)
+    asked.chains(0, grow(heard, []), sampling=Sampling(), seed=1)
+    assert heard == [(0, None), (1, None), (2, None)]
+
+
+def test_each_chain_of_a_model_begins_once():
+    @contextmanager
+    def open_policy(checkpoint):
+        yield policy
+
+    policy, heard = Counting(), []
+    with adapt.Asked("m", open_policy, Checkpoint(uri="u", id="t")) as asked:
+        asked.chains(3, grow(heard, [0, 2, 1]), sampling=Sampling(), seed=1)
+    assert [told for told in heard if told[1] is None] == [(0, None), (1, None), (2, None)]
+    assert policy.calls == [["x", "x"], ["xx"]]

@@ -137,8 +137,19 @@ class Asked:
         return self._opened()(prompts, n, sampling=sampling, seed=seed)
 
     def chains(self, count: int, following: Following, *, sampling: Sampling, seed: int) -> None:
-        """Ask chains of prompts; see `Chaining`."""
-        chains(self._opened(), count, following, sampling=sampling, seed=seed)
+        """Ask chains of prompts; see `Chaining`. Nothing is opened where nothing is asked."""
+        firsts: dict[int, Prompt | None] = {}
+        for i in range(count):
+            firsts[i] = following(i, None)
+            if firsts[i] is not None:
+                break
+        else:
+            return
+
+        def rest(i: int, answer: Response | None) -> Prompt | None:
+            return firsts[i] if answer is None and i in firsts else following(i, answer)
+
+        chains(self._opened(), count, rest, sampling=sampling, seed=seed)
 
     def __enter__(self) -> Self:
         return self

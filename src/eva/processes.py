@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -26,20 +26,29 @@ GRACE = 10.0
 
 
 def started(
-    work: Callable[..., None], args: tuple[object, ...], preload: Sequence[str]
+    work: Callable[..., None],
+    args: tuple[object, ...],
+    preload: Sequence[str],
+    *,
+    daemon: bool = False,
 ) -> tuple[Connection, ForkServerProcess]:
     """Start a process; what it is told and tells goes through the pipe.
 
+    Where SIGTERM asks it to end, KeyboardInterrupt is raised in `work`.
+
     Args:
-        work: An importable function. Its last argument is the other end of the pipe, and its first
-            act is `begin`.
+        work: An importable function; its last argument is the other end of the pipe.
         args: The others; whatever can be pickled.
         preload: Modules that it needs, imported once; the first call of this process decides.
+        daemon: Whether it is ended where this process ends of itself, instead of waited for; such a
+            process starts none.
     """
     multiprocessing.set_forkserver_preload([__name__, *preload])
     context = multiprocessing.get_context("forkserver")
     mine, theirs = context.Pipe()
-    process = context.Process(target=work, args=(*args, theirs))
+    # The fork server has the environment of the moment at which it began.
+    environ = {**os.environ, **ALONE}
+    process = context.Process(target=_begin, args=(environ, work, *args, theirs), daemon=daemon)
     with _alone():
         forkserver.ensure_running()
         process.start()
@@ -69,14 +78,17 @@ def _alone() -> Iterator[None]:
     """Start processes with the environment `ALONE` and without the script that asked for them.
 
     Python would import that script again in each of them: it may play a study at its top level, and
-    the script of the command line takes most of a second.
+    the script of the command line takes most of a second. An interrupt at the terminal, whose group
+    the fork server is in, waits until the process is there.
     """
     main, before = sys.modules["__main__"], {name: os.environ.get(name) for name in ALONE}
     sys.modules["__main__"] = ModuleType("__main__")
     os.environ.update(ALONE)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         sys.modules["__main__"] = main
         for name, value in before.items():
             os.environ.pop(name)
@@ -86,15 +98,16 @@ def _alone() -> Iterator[None]:
 # ---------------------------------------------------------------- in the process
 
 
-def begin() -> None:
-    """Lead a group, end with the process that asked, and be interrupted where it asks for the end.
-
-    SIGTERM raises KeyboardInterrupt.
-    """
+def _begin(environ: Mapping[str, str], work: Callable[..., None], *args: object) -> None:
+    """Lead a group, end with the process that asked, and do the work."""
     os.setsid()
+    os.environ.clear()
+    os.environ.update(environ)
     collect_seldom()
     Thread(target=_end_with_parent, daemon=True, name="eva-orphans").start()
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    work(*args)
 
 
 def collect_seldom() -> None:

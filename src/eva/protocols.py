@@ -197,13 +197,15 @@ answer is None where nothing was asked yet."""
 class Chaining(Protocol):
     """A policy that asks on in one chain while others still wait for an answer; optional.
 
-    It gives the responses that asking all chains step by step would give.
+    It gives the texts that asking all chains step by step would give; token ids and
+    log-probabilities may be left out.
     """
 
     def chains(self, count: int, following: Following, *, sampling: Sampling, seed: int) -> None:
         """Ask chains number 0 to `count` - 1 to their ends, one response to each prompt.
 
-        `following` may be called from another thread, but never twice at a time.
+        `following` may be called from another thread, but never twice at a time, and must not ask
+        this policy.
         """
         ...
 

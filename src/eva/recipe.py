@@ -46,7 +46,7 @@ HOW = frozenset(
         *("price", "budget", "processes"),
     }
 )
-"""Keys of models that are asked, at any depth, that say how to compute as well, or whom to pay."""
+"""Keys of models and evolvers, at any depth, that say how to compute as well, or whom to pay."""
 
 FILES = frozenset({"path", "model", "rubric", "template", "templates"})
 """Keys that may name a file or folder, relative to the recipe that names it."""

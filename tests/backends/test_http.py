@@ -263,16 +263,6 @@ def test_a_chain_goes_on_from_a_refusal_as_its_asker_will():
     ]
 
 
-def test_chains_that_nothing_can_pass_with_stop_the_run():
-    with (
-        Upstream() as upstream,
-        FaultyProxy(upstream.url, faults=lambda i: Status(400)) as proxy,
-        http.open_policy(THETA, config=config(proxy.url), cache=None) as policy,
-        pytest.raises(BackEndError, match="refuse each of 2 requests"),
-    ):
-        chains(policy, 2, talk({}, [1, 1]), sampling=SAMPLING, seed=7)
-
-
 def test_faults_change_no_answer():
     with Upstream() as upstream:
         sound = answers(config(upstream.url), count=40)

@@ -20,7 +20,7 @@ from eva.evolve.spread import Spread
 from eva.parts import evolvers as parts
 from eva.serving.answers import accounts
 from tests.evolve.world import no_policy, parents
-from tests.serving.proxy import FaultyProxy, Stall, Status, first, mixed
+from tests.serving.proxy import FaultyProxy, Stall, Status, Upstream, first, mixed
 from tests.writer import rewritten, served
 
 ALL = dict.fromkeys((*parts.IN_DEPTH, *parts.IN_BREADTH), 1.0)
@@ -123,6 +123,7 @@ def test_a_budget_is_that_of_all_together(tmp_path):
             written(evol_instruct(url, 3, fields, chained=False), tmp_path)
         # 20 requests, those in flight, and those that the shared account did not yet know of.
         assert 20 <= len(requests) < 40
+        assert accounts(tmp_path)["http writer"].requests == len(requests)  # none is thrown away
 
 
 def test_a_process_that_dies_is_one_sentence_and_the_next_call_starts_anew(tmp_path):
@@ -130,13 +131,23 @@ def test_a_process_that_dies_is_one_sentence_and_the_next_call_starts_anew(tmp_p
         evolve = evolver(evol_instruct(url, 2), Path.cwd(), tmp_path)
         evolve([], no_policy, seed=1)
         [one, _] = evolve._team.values()
-        killer = threading.Timer(0.3, os.kill, (one.pid, signal.SIGKILL))
+
+        def kill_once_asked():
+            while not requests:
+                time.sleep(0.01)
+            os.kill(one.pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill_once_asked)
         killer.start()
         with pytest.raises(BackEndError, match="a process that evolves was killed by SIGKILL"):
             evolve(parents(20), no_policy, seed=1)
         killer.join()
-        before = len(requests)
-        assert before > 0
+        evolve([], no_policy, seed=1)
+        [_, other] = evolve._team.values()
+        os.kill(other.pid, signal.SIGKILL)  # while nothing is asked
+        other.join()
+        with pytest.raises(BackEndError, match="a process that evolves was killed by SIGKILL"):
+            evolve(parents(20), no_policy, seed=1)
         again = evolve(parents(20), no_policy, seed=1)
         evolve.release()
         assert again == written(evol_instruct(url, 1), None)
@@ -172,6 +183,7 @@ def test_processes_end_with_the_one_that_asked_and_keep_what_was_paid(how, tmp_p
         assert asks.stdout is not None and asks.stderr is not None
         team = [int(word) for word in asks.stdout.readline().split()]
         while len(requests) < 40:
+            assert asks.poll() is None
             time.sleep(0.01)
         asks.send_signal(how)
         asks.wait(20)
@@ -199,6 +211,77 @@ def is_alive(pid):
     except FileNotFoundError:
         return False
     return status != "Z"
+
+
+def refusing(refuses):
+    """The base address of a server that refuses some requests with HTTP 400."""
+
+    def reply(body):
+        said = rewritten(body)
+        if refuses(body):
+            return Status(400, {}, '{"error": {"message": "too long"}}')
+        message = {"role": "assistant", "content": said}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        return {"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+
+    return Upstream(reply)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_server_that_refuses_whatever_it_is_asked_stops_the_run(processes, tmp_path):
+    with refusing(lambda body: True) as upstream:
+        evolve = evolver(evol_instruct(upstream.url, processes), Path.cwd(), tmp_path)
+        with pytest.raises(
+            BackEndError, match=r"http writer refuses each of 8 requests .*too long"
+        ):
+            evolve(parents(2), no_policy, seed=1)
+        evolve.release()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    "refuses",
+    [
+        lambda body: "topic 0 " in str(body) or "topic 1 " in str(body),  # all of one process
+        lambda body: "topic" not in str(body),  # the last of each chain
+    ],
+)
+def test_one_that_refuses_some_does_not(refuses, processes, tmp_path):
+    with refusing(refuses) as upstream:
+        evolve = evolver(evol_instruct(upstream.url, processes), Path.cwd(), tmp_path)
+        children = evolve(parents(4), no_policy, seed=1)
+        assert evolve(parents(4)[:0], no_policy, seed=1) == []
+        evolve.release()
+    refused = [child for child in children if "HTTP 400: too long" in (child.flaw or "")]
+    assert 0 < len(refused) < len(children) == 16
+
+
+def test_what_a_process_logs_is_logged_here(tmp_path, caplog):
+    with served() as (url, _):
+        pass  # it is gone
+    with (
+        caplog.at_level("WARNING", "eva.serving"),
+        pytest.raises(BackEndError, match="no server answered for 6 s"),
+    ):
+        written(evol_instruct(url, 2, {"patience": 6.0}), tmp_path, parents(2))
+    assert "waiting for 6 s" in caplog.text
+
+
+def test_processes_have_the_environment_of_their_start(tmp_path, monkeypatch):
+    with served() as (url, _):
+        assert len(written(evol_instruct(url, 2), tmp_path, parents(2))) == 8
+        monkeypatch.setenv("EVA_TEST_KEY", "of-a-test")  # the fork server is there already
+        part = evol_instruct(url, 2, {"key": "EVA_TEST_KEY"})
+        assert len(written(part, None, parents(2))) == 8
+
+
+def test_a_program_that_never_releases_them_ends_all_the_same(tmp_path):
+    code = textwrap.dedent(ASKS).split("try:")[0]
+    with served() as (url, _):
+        command = [sys.executable, "-c", code, url, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert wait_for_end([int(word) for word in done.stdout.split()])
 
 
 def test_a_wrong_template_is_told_before_anything_starts(tmp_path):

@@ -17,6 +17,7 @@ from eva.errors import BackEndError
 from eva.parts.policies import Price
 from eva.serving.answers import Account, Answers, accounts
 from eva.serving.client import Client, Replied, Settings, call
+from eva.serving.crew import Crew
 from eva.serving.sending import Failed
 from tests.serving.proxy import (
     Cut,
@@ -428,6 +429,36 @@ def test_a_fault_in_what_decides_reaches_who_asked(upstream, calls):
         with pytest.raises(KeyError, match="no such thing"):
             client.ask([chat(i) for i in range(calls)], then)
         assert texts(client.ask([chat(1)])) == [expected(2)[1]]
+
+
+@pytest.mark.parametrize(
+    "kind", [StopIteration, asyncio.CancelledError, KeyboardInterrupt, SystemExit]
+)
+def test_what_would_stop_the_loop_reaches_who_asked_too(upstream, kind):
+    def then(i, reply):
+        raise kind
+
+    with Client(settings(upstream.url)) as client:
+        with pytest.raises(RuntimeError, match=rf"{kind.__name__}\(\) was raised"):
+            client.ask([chat(i) for i in range(3)], then)
+        assert texts(client.ask([chat(1)])) == [expected(2)[1]]
+
+
+def test_no_more_workers_than_calls(upstream, monkeypatch):
+    sizes = []
+
+    class Noted(Crew):
+        def __init__(self, work, size):
+            sizes.append(size)
+            super().__init__(work, size)
+
+    monkeypatch.setattr("eva.serving.client.Crew", Noted)
+    with Client(settings(upstream.url)) as client:
+        client.ask([chat(1), chat(2)])
+        client.ask((chat(i) for i in range(3)), most=3)
+        client.ask(chat(i) for i in range(3))
+        client.ask([chat(i) for i in range(50)])
+    assert sizes == [2, 3, 16, 16]
 
 
 def test_a_failure_is_a_reply_too(upstream):

@@ -81,7 +81,7 @@ def test_a_margin_below_zero_claims_that_an_arm_is_not_worse_by_so_much():
     assert found.p == pytest.approx(1 - math.sqrt(243 / 245))
     assert found.outcome == "holds"
     assert found.sentence == (
-        "On hard/sampled/reward eva ends 0.001 below new, where not worse by 0.010 or more is "
+        "On hard/sampled/reward eva ends 0.001 below new, where a loss of less than 0.010 is "
         "claimed (95 % interval 0.000 to 0.002 below, 3 pairs, p = 0.004 corrected): holds."
     )
     found = verdict(asked(claims=[BETTER | {"by": -0.01}]), ends([-gap for gap in GAPS]))

@@ -121,7 +121,10 @@ class Asking:
         return [_filled(group[:n], n) for group in groups]
 
     def chains(self, count: int, following: Following, *, sampling: Sampling, seed: int) -> None:
-        """Ask chains of prompts; see `eva.protocols.Chaining`. No token ids are asked for."""
+        """Ask chains of prompts; see `eva.protocols.Chaining`.
+
+        No token ids are asked for, and chains that are all refused are the asker's affair.
+        """
         places: list[int] = []  # of the requests: a chain may end before its first
 
         def asked(prompt: Prompt | None) -> Call | None:
@@ -141,7 +144,7 @@ class Asking:
             [response] = _filled(responses(reply)[:1], 1)
             return asked(following(places[place], response))
 
-        self._check(self._client.ask(first(), then))
+        self._client.ask(first(), then, most=count)
 
     def _wanted(self, prompt: Prompt, n: int, sampling: Sampling, seed: int) -> _Wanted:
         seed >>= self._shift
@@ -158,12 +161,13 @@ class Asking:
 
     def _replies(self, wanted: Sequence[_Wanted]) -> list[Reply]:
         shows_tokens = self._shows_tokens
-        replies = self._client.ask(self._call(one, shows_tokens=shows_tokens) for one in wanted)
+        replies = self._client.ask([self._call(one, shows_tokens=shows_tokens) for one in wanted])
         if self._shows_tokens:
             refused = [i for i, reply in enumerate(replies) if _is_refused(reply)]
             if refused and not any(_has_tokens(reply) for reply in replies):
                 self._shows_tokens = False
-                again = self._client.ask(self._call(wanted[i], shows_tokens=False) for i in refused)
+                unshown = [self._call(wanted[i], shows_tokens=False) for i in refused]
+                again = self._client.ask(unshown)
                 for i, reply in zip(refused, again, strict=True):
                     replies[i] = reply
                 # It was about that key only where one is answered without it.

@@ -17,7 +17,7 @@ from eva import seeds
 from eva.adapt import Asked, release
 from eva.evolve.operators import Template, operators, template
 from eva.evolve.turns import first_user_text, transcript, turn_flaw
-from eva.evolve.writing import Order, Writer, named, writer_of
+from eva.evolve.writing import Order, Refusals, Writer, named, writer_of
 from eva.parts.evolvers import EvolInstruct as Part
 from eva.protocols import Policy
 from eva.records import Child, Message, Prompt, Response, ScoredPrompt
@@ -48,7 +48,7 @@ class EvolInstruct:
         Raises:
             RecipeError: An operator is unknown, or a template cannot be used.
         """
-        self._part, self._writer = part, writer
+        self._part, self._writer, self._refusals = part, writer, Refusals()
         self._names = list(part.operators)
         cumulated = np.cumsum(list(part.operators.values()))
         self._cumulated = cumulated / cumulated[-1]
@@ -69,7 +69,8 @@ class EvolInstruct:
         which other parents are evolved beside it. What {other} shows does: it is drawn from the
         parents of the same call, which `chunk` of the recipe, a part of its digest, holds fixed.
         """
-        return self.children_of(range(len(parents)), parents, policy, seed)
+        everyone = range(len(parents))
+        return self._refusals.checked(self.children_of(everyone, parents, policy, seed))
 
     def children_of(
         self, chosen: range, parents: Sequence[ScoredPrompt], policy: Policy, seed: int

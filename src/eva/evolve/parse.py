@@ -45,6 +45,10 @@ QUOTES = {'"': '"', "“": "”", "«": "»", "„": "“", "'": "'", "`": "`"}
 """What opens a quotation, and what closes it."""
 
 
+NO_ANSWER = "the writer gave no answer"
+"""How the reason begins where there is no output to parse."""
+
+
 class Parsed(NamedTuple):
     """A new prompt, or the reason why there is none."""
 
@@ -69,7 +73,7 @@ def parsed(response: Response, shown: Collection[str] = (), told: Collection[str
         'no <new_prompt> in the output'
     """
     if response.finish == "error":
-        return Parsed("", f"the writer gave no answer: {response.error}")
+        return Parsed("", f"{NO_ANSWER}: {response.error}")
     found = block(response.text)
     if found is None:
         is_cut = response.finish == "length"

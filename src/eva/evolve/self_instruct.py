@@ -13,7 +13,7 @@ from eva import seeds
 from eva.adapt import Asked, release
 from eva.evolve.operators import read, template
 from eva.evolve.turns import first_user_text, system_turns
-from eva.evolve.writing import Order, writer_of
+from eva.evolve.writing import Order, Refusals, writer_of
 from eva.parts.evolvers import SelfInstruct as Part
 from eva.protocols import Policy
 from eva.records import Child, Prompt, ScoredPrompt
@@ -35,7 +35,7 @@ class SelfInstruct:
         Raises:
             RecipeError: The template cannot be read, or has no {examples}.
         """
-        self._part, self._writer = part, writer
+        self._part, self._writer, self._refusals = part, writer, Refusals()
         own = part.template
         self._template = read(Path(own), "examples") if own else template(METHOD, "examples")
 
@@ -52,7 +52,8 @@ class SelfInstruct:
         names. So children depend on how parents are cut: by `chunk` of the recipe, which is a part
         of its digest and holds them fixed.
         """
-        return self.children_of(range(len(parents)), parents, policy, seed)
+        everyone = range(len(parents))
+        return self._refusals.checked(self.children_of(everyone, parents, policy, seed))
 
     def children_of(
         self, chosen: range, parents: Sequence[ScoredPrompt], policy: Policy, seed: int

@@ -6,8 +6,9 @@ from typing import TypeAlias
 
 from eva import seeds
 from eva.adapt import Asked, chains
+from eva.errors import BackEndError
 from eva.evolve.operators import form
-from eva.evolve.parse import parsed
+from eva.evolve.parse import NO_ANSWER, parsed
 from eva.protocols import Policy
 from eva.records import SELF, Child, Message, Prompt, Response, Sampling
 
@@ -40,6 +41,8 @@ class Order:
     """Why nothing can be written."""
 
 
+REFUSED = tuple(f"{NO_ANSWER}: HTTP {status}:" for status in (400, 422))
+"""How the flaw of a child begins whose request a server refused."""
 Grow: TypeAlias = Callable[[int, Sequence[Child]], Order | None]
 """(number of a family, its children so far) -> the order of the next child, or None."""
 
@@ -105,6 +108,29 @@ class Writer:
     def refused(self, order: Order) -> Child:
         """What became of an order that was never written."""
         return Child(parent=order.parent, method=order.method, by=self.name, flaw=order.flaw)
+
+
+class Refusals:
+    """Notices a server that refuses whatever it is asked, which no other prompt would mend."""
+
+    def __init__(self) -> None:
+        self._was_answered = False
+
+    def checked(self, children: list[Child]) -> list[Child]:
+        """The children of one call, of all processes together.
+
+        Raises:
+            BackEndError: Each of several was refused, and none was ever answered.
+        """
+        refused = [child.flaw for child in children if (child.flaw or "").startswith(REFUSED)]
+        self._was_answered |= len(refused) < len(children)
+        if len(refused) > 1 and not self._was_answered:
+            raise BackEndError(
+                f"the writer {children[0].by} refuses each of {len(refused)} requests "
+                f"({refused[0]}); correct sampling or body (a key with null is left out) of "
+                "creator.evolve and run the same command again"
+            )
+        return children
 
 
 def writer_of(asked: Asked | None, policy: Policy, sampling: Sampling) -> Writer:

@@ -155,16 +155,24 @@ class Client:
         """The number of requests that each server may have in flight now, by base address."""
         return self._pool.limits
 
-    def ask(self, calls: Iterable[Call], then: Then | None = None) -> list[Reply]:
+    def ask(
+        self, calls: Iterable[Call], then: Then | None = None, most: int | None = None
+    ) -> list[Reply]:
         """Send requests, and wait for all; the last reply to each, in the order of the calls.
 
-        Calls are taken, and `then` is asked, in the client's thread while others are in flight.
+        Calls are taken, and `then` is asked, in the client's thread while others are in flight:
+        neither may ask this client.
+
+        Args:
+            calls: What is sent first.
+            then: What is sent after a reply; nothing without it.
+            most: Upper bound on the number of calls, where they do not say it themselves.
 
         Raises:
             BackEndError: Nothing can be asked any more, or the budget is spent; answers that were
                 in flight then are kept.
         """
-        return self._run(self._ask(calls, then))
+        return self._run(self._ask(calls, then, len(calls) if isinstance(calls, Sized) else most))
 
     def close(self) -> None:
         """Keep what was paid, and end."""
@@ -217,7 +225,7 @@ class Client:
         finally:
             self._answers.close()
 
-    async def _ask(self, calls: Iterable[Call], then: Then | None) -> list[Reply]:
+    async def _ask(self, calls: Iterable[Call], then: Then | None, most: int | None) -> list[Reply]:
         replies: dict[int, Reply] = {}
         waiting = enumerate(calls)
         spent: list[Unpaid] = []
@@ -246,7 +254,7 @@ class Client:
                     following.append((i, next_one))
 
         places = self._settings.concurrency * len(self._settings.urls)
-        crew = Crew(work, min(places, len(calls)) if isinstance(calls, Sized) else places)
+        crew = Crew(work, places if most is None else min(places, most))
         with self._noted():
             await crew.run(self._pool.broken)
         if spent:

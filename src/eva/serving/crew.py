@@ -53,7 +53,7 @@ class InRows(Generic[P, T]):
     """A function whose calls wait for one another, and are then made in a row.
 
     What a loop is about to do goes first. Calls made one by one, between sending and receiving,
-    take twice as long: a processor's caches hold the one or the other.
+    take longer: a processor's caches hold the one or the other.
     """
 
     def __init__(self, function: Callable[P, T]) -> None:
@@ -62,7 +62,7 @@ class InRows(Generic[P, T]):
         self._row: list[tuple[Callable[[], T], asyncio.Future[T]]] = []
 
     async def made(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the function returns or raises."""
+        """What the function returns or raises; RuntimeError for what would stop the loop itself."""
         if not self._row:
             self._loop.call_soon(self._make)
         future: asyncio.Future[T] = self._loop.create_future()
@@ -76,5 +76,12 @@ class InRows(Generic[P, T]):
                 continue
             try:
                 future.set_result(call())
-            except Exception as error:  # noqa: BLE001  # it belongs to who waits for it
-                future.set_exception(error)
+            except BaseException as error:  # noqa: BLE001  # it belongs to who waits for it
+                future.set_exception(_bearable(error))
+
+
+def _bearable(error: BaseException) -> Exception:
+    """An error that a loop passes on, where it would take this one for its own."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return RuntimeError(f"{error!r} was raised among requests")

@@ -165,8 +165,8 @@ def _between(gap: Measured, places: int, by: float = 0.0) -> str:
 def _margin(by: float, places: int) -> str:
     """The margin of a claim with all of its decimals, nine at most, and its side."""
     places = next((n for n in range(places, 9) if round(by, n) == by), max(places, 9))
-    side = "more than" if by > 0 else "not worse by"
-    return f"{side} {decimal(abs(by), places)}" + (" or more" if by < 0 else "")
+    side = "more than" if by > 0 else "a loss of less than"
+    return f"{side} {decimal(abs(by), places)}"
 
 
 def _pairs(found: Measured, pooled: Sequence[str]) -> str:

@@ -102,7 +102,6 @@ def _said(pipe: Connection, process: ForkServerProcess, log: Path) -> Said:
 
 
 def _main(task: Task, pipe: Connection) -> None:
-    processes.begin()
     try:
         _hold(task.log, task.patience)
         task.call(lambda told: pipe.send((told, None)), *task.args)
