@@ -17,7 +17,6 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from threading import Thread
 from types import FrameType, ModuleType
-from typing import Any
 
 ALONE = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 """The environment of processes that share a machine: one thread each."""
@@ -127,5 +126,5 @@ def _end_with_parent() -> None:
     os.killpg(0, signal.SIGKILL)  # pragma: no cover  # nothing of it is left to be measured
 
 
-def _interrupt(number: int, frame: FrameType | None) -> Any:
+def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt

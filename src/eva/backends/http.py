@@ -162,7 +162,7 @@ class Asking:
     def _replies(self, wanted: Sequence[_Wanted]) -> list[Reply]:
         shows_tokens = self._shows_tokens
         replies = self._client.ask([self._call(one, shows_tokens=shows_tokens) for one in wanted])
-        if self._shows_tokens:
+        if shows_tokens:
             refused = [i for i, reply in enumerate(replies) if _is_refused(reply)]
             if refused and not any(_has_tokens(reply) for reply in replies):
                 self._shows_tokens = False
